@@ -31,6 +31,8 @@ pub mod task;
 
 pub mod derive;
 
+pub mod operators;
+
 pub mod replay;
 
 pub mod fanout;

@@ -73,6 +73,12 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["operator"],
         "Calls of an operator that failed, each with a dead letter; the event or timer went on.",
     ),
+    (
+        "derive_operator_dropped_total",
+        "counter",
+        &["operator", "reason"],
+        "Events, or what waited because of them, that an operator dropped by its own rules.",
+    ),
     ("derive_timers_total", "counter", &[], "Timers fired."),
     (
         "derive_timers_orphaned_total",
@@ -289,8 +295,26 @@ pub(crate) struct BatchCounts {
     pub(crate) keys_skipped: u64,
 }
 
-/// Adds the counts of a committed batch, and the operators of its failed calls.
-pub(crate) fn batch_committed(counts: &BatchCounts, failed_calls: &[&'static str]) {
+/// Something that an operator has dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DroppedByOperator {
+    /// The operator's name.
+    pub(crate) operator: &'static str,
+    /// Why, as the operator names it.
+    pub(crate) reason: &'static str,
+}
+
+/// Adds the counts of a committed batch, the operators of its failed calls, and what operators have
+/// dropped.
+pub(crate) fn batch_committed(
+    counts: &BatchCounts,
+    failed_calls: &[&'static str],
+    dropped: &[DroppedByOperator],
+) {
+    for DroppedByOperator { operator, reason } in dropped {
+        counter!("derive_operator_dropped_total", "operator" => *operator, "reason" => *reason)
+            .increment(1);
+    }
     for operator in failed_calls {
         counter!("derive_operator_failures_total", "operator" => *operator).increment(1);
     }

@@ -12,7 +12,7 @@ use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::trigger::Inherited;
 use crate::derive::updates::Mark;
 use crate::record::{Millis, Offset, Outgoing};
-use crate::telemetry::BatchCounts;
+use crate::telemetry::{BatchCounts, DroppedByOperator};
 use crate::topology::Lane;
 
 /// A point in a batch to roll back to.
@@ -25,6 +25,7 @@ pub(super) struct BatchSavepoint {
     amended: usize,
     marks: usize,
     failed_calls: usize,
+    dropped: usize,
     accepted: (usize, usize),
     urgent: bool,
     counts: BatchCounts,
@@ -64,6 +65,8 @@ pub(super) struct TaskBatch {
     dead_letters: Vec<u32>,
     /// The operator of each call that failed.
     failed_calls: Vec<&'static str>,
+    /// What operators have dropped.
+    dropped: Vec<DroppedByOperator>,
     accepted: Vec<Accepted>,
     /// Whether an output of a critical event is in the batch.
     pub(super) urgent: bool,
@@ -151,6 +154,16 @@ impl TaskBatch {
         self.emissions.len()
     }
 
+    /// Counts what an operator has dropped.
+    pub(super) fn count_dropped(&mut self, dropped: DroppedByOperator) {
+        self.dropped.push(dropped);
+    }
+
+    /// What operators have dropped.
+    pub(super) fn dropped(&self) -> &[DroppedByOperator] {
+        &self.dropped
+    }
+
     /// Adds a key whose change is to be sent.
     pub(super) fn mark(&mut self, mark: Mark) {
         self.marks.push(mark);
@@ -216,6 +229,7 @@ impl TaskBatch {
             amended: self.amended.len(),
             marks: self.marks.len(),
             failed_calls: self.failed_calls.len(),
+            dropped: self.dropped.len(),
             accepted: (self.accepted.len(), ids),
             urgent: self.urgent,
             counts: self.counts,
@@ -232,6 +246,7 @@ impl TaskBatch {
         self.amended.truncate(savepoint.amended);
         self.marks.truncate(savepoint.marks);
         self.failed_calls.truncate(savepoint.failed_calls);
+        self.dropped.truncate(savepoint.dropped);
         self.accepted.truncate(savepoint.accepted.0);
         if let Some(run) = self.accepted.last_mut() {
             run.ids.truncate(savepoint.accepted.1);

@@ -27,6 +27,7 @@ use crate::derive::updates::{Mark, Updates};
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table};
 use crate::record::{Millis, Partition};
+use crate::telemetry::DroppedByOperator;
 use crate::topology::Topology;
 
 /// What happens to an event after an operator has processed it.
@@ -256,6 +257,12 @@ impl Context<'_> {
             self.exceed(updates.decl().spec.table, &key, &[]);
         }
         Ok(())
+    }
+
+    /// Counts something that the operator drops by its own rules, once the transaction is committed.
+    /// `reason` is a value of the metric's label: one of few, and the same in every build.
+    pub fn count_dropped(&mut self, reason: &'static str) {
+        self.batch.count_dropped(DroppedByOperator { operator: self.operator.name(), reason });
     }
 
     fn timer<'k>(&self, at: Millis, own: &'k [u8]) -> TimerKey<'k> {

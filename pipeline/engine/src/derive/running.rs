@@ -326,7 +326,7 @@ impl RunningTask {
         }
         self.progress.times = self.times;
         self.state.apply();
-        telemetry::batch_committed(&batch.counts, batch.failed_calls());
+        telemetry::batch_committed(&batch.counts, batch.failed_calls(), batch.dropped());
     }
 
     /// Rolls back to the last commit after an abort, and reads the lanes from there again.

@@ -167,8 +167,18 @@ fn check_routes(event_type: &str, key: &str, data: &str, expected: &[&str]) {
 #[test]
 fn the_built_in_plans_name_who_is_concerned() {
     let post = r#"{"post_id":7,"author_id":"ali","text":"","mentions":["bob","ali","bob"]}"#;
-    check_routes("post.created", "ali", post, &["trends", "notify:bob", "notify", "posts:7"]);
-    check_routes("post.created", "ali", r#"{"post_id":7}"#, &["trends", "posts:7"]);
+    check_routes(
+        "post.created",
+        "ali",
+        post,
+        &["trends", "notify:bob", "notify", "posts:7", "notify.resolve:7"],
+    );
+    check_routes(
+        "post.created",
+        "ali",
+        r#"{"post_id":7}"#,
+        &["trends", "posts:7", "notify.resolve:7"],
+    );
     let like = r#"{"post_id":7,"user_id":"eve"}"#;
     check_routes("post.liked", "7", like, &["engagement", "notify.resolve"]);
     let like = r#"{"post_id":7,"user_id":"eve","author_id":"ali"}"#;
@@ -205,7 +215,7 @@ fn a_list_gives_at_most_a_hundred_keys_and_the_rest_is_counted() {
     let names: Vec<String> = (0..LIST_KEYS_MAX + 3).map(|n| format!("\"u{n}\"")).collect();
     let data = format!("{{\"post_id\":1,\"mentions\":[{}]}}", names.join(","));
     let (found, skipped) = routes(Catalogue::builtin(), &event("post.created", &data));
-    assert_eq!((found.len(), skipped), (2 + LIST_KEYS_MAX, 3));
+    assert_eq!((found.len(), skipped), (3 + LIST_KEYS_MAX, 3));
     let long = "é".repeat(129);
     let data = format!("{{\"mentions\":[\"\",\"a\\u0000\",\"{long}\",\"ok\"]}}");
     let (found, skipped) = routes(Catalogue::builtin(), &event("post.created", &data));

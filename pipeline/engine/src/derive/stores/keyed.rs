@@ -89,7 +89,7 @@ pub(super) fn first_rows(
 }
 
 /// The first key after all keys with this prefix; `None` if there is no such key.
-fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;

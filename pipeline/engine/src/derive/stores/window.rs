@@ -12,16 +12,16 @@
 //! the operator can report it. A window that is not open reads as empty.
 
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use crate::derive::operator::{Context, OperatorError};
-use crate::derive::stores::keyed::first_rows;
+use crate::derive::stores::keyed::{first_rows, prefix_end};
 use crate::derive::stores::layout::{
     StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
 };
 use crate::derive::stores::session::MAX_AHEAD_MS;
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::port::{StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// How time is cut into windows. All lengths in milliseconds.
@@ -124,6 +124,48 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
             updated.taken += 1;
         }
         Ok(updated)
+    }
+
+    /// Sets the value of a key in every open window that contains this time.
+    pub fn put(&self, context: &mut Context<'_>, key: &K, at: Millis, value: &V) -> Updated {
+        let mut updated = Updated::default();
+        let mut stored = Vec::with_capacity(32);
+        put_value(value, &mut stored);
+        for start in self.windows.starts(at) {
+            if !self.windows.is_open(start, context.expiry_time()) {
+                updated.late += 1;
+                continue;
+            }
+            context.put(self.table, &row(start, key), &stored);
+            updated.taken += 1;
+        }
+        updated
+    }
+
+    /// Visits the keys of one window that begin with `prefix`, in order.
+    pub fn visit(
+        &self,
+        context: &mut Context<'_>,
+        (start, prefix): (Millis, &impl StoreKey),
+        visit: &mut dyn FnMut(K, V),
+    ) -> Result<(), OperatorError> {
+        if !self.windows.is_open(start, context.expiry_time()) {
+            return Ok(());
+        }
+        let (table, from) = (self.table, row(start, prefix));
+        let end = prefix_end(&from);
+        let mut unreadable = None;
+        let range = KeyRange { from: &from, to: end.as_deref() };
+        context.scan(table, range, &mut |row, value| {
+            let read = read_key::<(Millis, K)>(table, row)
+                .and_then(|(_, key)| Ok((key, read_value(table, value)?)));
+            match read {
+                Ok((key, value)) => visit(key, value),
+                Err(error) => unreadable = Some(error),
+            }
+            if unreadable.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(unreadable.map_or(Ok(()), Err)?)
     }
 
     /// A key's open windows that begin in `starts`, oldest first; none that begin further ahead

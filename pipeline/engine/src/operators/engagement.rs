@@ -1,0 +1,325 @@
+//! Operator `engagement`: counts likes, replies, reposts, quotes and reactions of each post.
+//!
+//! ```text
+//! table 105  account · post → counts, or the mark of its deletion
+//! table 106  account · post · what · who → acts (30 days after the last one)
+//! table 107  event time, ten minutes · account · post · what · event time · event id
+//!            → what the act counts (7 days)
+//! table 108  account · post · reaction → count
+//! table 109  coalesced updates
+//! ```
+//!
+//! A like, a repost or a reaction counts once per user, and what withdraws it takes it back. A reply,
+//! a quote or an AI response counts once per its id. A report (`engagement.reported`, or `count` of a
+//! reaction) sets a count, and later acts count from there; "later" is by event time and id. Table
+//! 107 is for a report that is processed after acts that are later than itself. So every count
+//! follows from the set of events, in whatever order the lanes are processed.
+//!
+//! Nothing is kept in one value per post that grows: a user's acts are a row. The deletion of a post
+//! removes its counts and writes the tombstones of its state channels; what is left expires. Until
+//! its mark ends, in 30 days, nothing counts for that post.
+
+use std::ops::RangeInclusive;
+
+use tidewire_schemas::channel::encode_id;
+use tidewire_schemas::fields::FieldWriter;
+
+use crate::derive::stores::{Expiring, KeyValue, Windowed, Windows};
+use crate::derive::{
+    Context, Events, Flow, Input, Operator, OperatorError, StateChannel, TableDecl, Updates,
+};
+use crate::record::Millis;
+
+mod acts;
+mod counts;
+mod meaning;
+#[cfg(test)]
+mod tests;
+
+use acts::{ActStamp, Acts, Delta};
+use counts::{COUNTED, LiveCounts, PostCounts, ReactionCount, Tally, TallyReport};
+use meaning::{Act, EngagementMeaning, ReactionMeaning, meaning_of};
+
+const DAY_MS: i64 = 24 * 3_600_000;
+
+/// Milliseconds that an act and the mark of a deletion are kept.
+const KEPT_MS: i64 = 30 * DAY_MS;
+
+/// Milliseconds between two updates of a post, or of a reaction to it.
+const INTERVAL_MS: i64 = 250;
+
+/// Reactions of one post that have a count: a deletion removes them in one call. Events of further
+/// ones are counted as dropped.
+const REACTIONS_MAX: u64 = 100;
+
+/// Acts in order of event time, as long as lanes keep records.
+const BY_TIME_MS: i64 = 10 * 60_000;
+const BY_TIME: Windows = Windows::tumbling(BY_TIME_MS, 7 * DAY_MS - BY_TIME_MS);
+
+/// Account and post.
+type Post = (String, String);
+
+const COUNTS: KeyValue<Post, PostCounts> = KeyValue::new(105, "engagement.counts");
+
+const ACTS: Expiring<(Post, String, String), Acts> = Expiring::new(106, "engagement.acts");
+
+const CHANGES: Windowed<(Post, String, (i64, String)), Delta> =
+    Windowed::new(107, "engagement.changes", BY_TIME);
+
+const REACTIONS: KeyValue<(Post, String), ReactionCount> =
+    KeyValue::new(108, "engagement.reactions");
+
+const UPDATES: Updates = Updates::new(109, "engagement.updates", INTERVAL_MS);
+
+/// The state channels of a post, of its reactions, and of its account.
+const ENGAGEMENT: StateChannel = StateChannel::new("engagement");
+const REACTED: StateChannel = StateChannel::new("reactions");
+const DASHBOARD: StateChannel = StateChannel::new("dashboard");
+
+/// The operator.
+pub struct Engagement;
+
+impl Operator for Engagement {
+    fn number(&self) -> u8 {
+        11
+    }
+
+    fn name(&self) -> &'static str {
+        "engagement"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: &[TableDecl] =
+            &[COUNTS.decl(), ACTS.decl(), CHANGES.decl(), REACTIONS.decl(), UPDATES.decl()];
+        TABLES
+    }
+
+    fn events(&self) -> Events {
+        Events::Moved
+    }
+
+    fn updates(&self) -> Option<Updates> {
+        Some(UPDATES)
+    }
+
+    fn on_event(
+        &self,
+        event: &Input<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let post = (context.account().to_owned(), context.key().to_owned());
+        let counts = COUNTS.get(context, &post)?;
+        if event.event_type == "post.deleted" {
+            delete(context, &post, counts)?;
+            return Ok(Flow::Continue);
+        }
+        let mut counts = match counts {
+            Some(PostCounts::Deleted(until)) if until > context.expiry_time() => {
+                context.count_dropped("deleted");
+                return Ok(Flow::Continue);
+            }
+            Some(PostCounts::Live(counts)) => counts,
+            Some(PostCounts::Deleted(_)) | None => LiveCounts::default(),
+        };
+        let at = ActStamp { time_ms: event.timestamp_ms, event_id: event.event_id.to_owned() };
+        let mut counting = Counting { context, post: &post, at };
+        match meaning_of(event)? {
+            EngagementMeaning::Reports(reports) => counting.reports(&mut counts, &reports)?,
+            EngagementMeaning::Act { field, act } => {
+                counting.act((&mut counts.tallies[field], COUNTED[field]), act)?;
+                counting.changed(&mut counts)?;
+            }
+            EngagementMeaning::Reaction(reaction) => counting.reaction(&mut counts, reaction)?,
+        }
+        COUNTS.put(context, &post, &PostCounts::Live(counts));
+        Ok(Flow::Continue)
+    }
+
+    fn on_commit(&self, own: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        let post = (context.account().to_owned(), context.key().to_owned());
+        match std::str::from_utf8(own).ok().and_then(|own| own.strip_prefix(REACTION)) {
+            Some(reaction) => send_reaction(context, (post, reaction.to_owned())),
+            None => send_counts(context, &post),
+        }
+    }
+
+    /// The mark of a deletion ends.
+    fn on_timer(&self, _: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        let post = (context.account().to_owned(), context.key().to_owned());
+        if let Some(PostCounts::Deleted(until)) = COUNTS.get(context, &post)?
+            && until <= context.time()
+        {
+            COUNTS.remove(context, &post);
+        }
+        Ok(())
+    }
+}
+
+/// What marks a reaction for an update: this, then the reaction.
+const REACTION: &str = "reaction/";
+
+/// One event that counts for a post.
+struct Counting<'a, 'c> {
+    context: &'a mut Context<'c>,
+    post: &'a Post,
+    at: ActStamp,
+}
+
+impl Counting<'_, '_> {
+    /// Sets the counts that a report states.
+    fn reports(
+        &mut self,
+        counts: &mut LiveCounts,
+        reports: &[(usize, i64)],
+    ) -> Result<(), OperatorError> {
+        for (field, value) in reports {
+            self.report((&mut counts.tallies[*field], COUNTED[*field]), *value)?;
+        }
+        if reports.is_empty() { Ok(()) } else { self.changed(counts) }
+    }
+
+    /// The counts of the post have changed.
+    fn changed(&mut self, counts: &mut LiveCounts) -> Result<(), OperatorError> {
+        counts.newest_ms = counts.newest_ms.max(self.at.time_ms);
+        self.context.mark(b"")
+    }
+
+    /// Counts a reaction or its withdrawal, and sets the count that it states.
+    fn reaction(
+        &mut self,
+        counts: &mut LiveCounts,
+        of: ReactionMeaning,
+    ) -> Result<(), OperatorError> {
+        let own = format!("{REACTION}{}", of.reaction);
+        let key = (self.post.clone(), of.reaction);
+        let known = REACTIONS.get(self.context, &key)?;
+        if known.is_none() && counts.reactions >= REACTIONS_MAX {
+            self.context.count_dropped("reactions_full");
+            return Ok(());
+        }
+        counts.reactions += u64::from(known.is_none());
+        let mut row = known.unwrap_or_default();
+        if let Some(value) = of.reported {
+            self.report((&mut row.tally, &own), value)?;
+        }
+        self.act((&mut row.tally, &own), of.act)?;
+        row.newest_ms = row.newest_ms.max(self.at.time_ms);
+        row.author = row.author.max(of.author);
+        REACTIONS.put(self.context, &key, &row);
+        self.context.mark(own.as_bytes())
+    }
+
+    /// Sets a count, unless a later report did.
+    fn report(
+        &mut self,
+        (tally, slot): (&mut Tally, &str),
+        value: i64,
+    ) -> Result<(), OperatorError> {
+        if tally.accepts(&self.at) {
+            let after = match tally.since(&self.at) {
+                Some(times) => self.later_changes(slot, times)?,
+                None => 0,
+            };
+            tally.set(TallyReport { at: self.at.clone(), value }, after);
+        }
+        Ok(())
+    }
+
+    /// The sum of what acts count that are later than the current event.
+    fn later_changes(
+        &mut self,
+        slot: &str,
+        times: RangeInclusive<i64>,
+    ) -> Result<i64, OperatorError> {
+        let prefix = (self.post.clone(), slot.to_owned());
+        let now = self.context.expiry_time().0;
+        let (first, last) = (now.saturating_sub(7 * DAY_MS), now.saturating_add(DAY_MS));
+        let (at, mut sum) = (&self.at, 0i64);
+        let mut start = (*times.start()).max(first).div_euclid(BY_TIME_MS) * BY_TIME_MS;
+        while start <= last.min(*times.end()) {
+            CHANGES.visit(self.context, (Millis(start), &prefix), &mut |key, delta| {
+                let (_, _, (time_ms, event_id)) = key;
+                if *at < (ActStamp { time_ms, event_id }) {
+                    sum = sum.saturating_add(delta.0);
+                }
+            })?;
+            start += BY_TIME_MS;
+        }
+        Ok(sum)
+    }
+
+    /// Counts an act, and what other acts of the same user count now.
+    fn act(&mut self, (tally, slot): (&mut Tally, &str), act: Act) -> Result<(), OperatorError> {
+        let row = (self.post.clone(), act.kind, act.who);
+        let mut acts = ACTS.get(self.context, &row)?.unwrap_or_default();
+        acts.seen = acts.seen.max(self.context.time());
+        for recount in acts.insert(self.at.clone(), act.turn) {
+            let (now, by) = (recount.now, recount.now - recount.until_now);
+            tally.change(&recount.at, by);
+            if by != 0 {
+                let ActStamp { time_ms, event_id } = recount.at;
+                let key = (self.post.clone(), slot.to_owned(), (time_ms, event_id));
+                CHANGES.put(self.context, &key, Millis(time_ms), &Delta(now));
+            }
+        }
+        let until = Millis(acts.seen.0.saturating_add(KEPT_MS));
+        ACTS.put(self.context, &row, &acts, until)
+    }
+}
+
+/// Removes the counts of a post and its entries in state channels, and leaves a mark.
+fn delete(
+    context: &mut Context<'_>,
+    post: &Post,
+    counts: Option<PostCounts>,
+) -> Result<(), OperatorError> {
+    let mut until = Millis(context.time().0.saturating_add(KEPT_MS));
+    match counts {
+        Some(PostCounts::Deleted(marked)) => until = until.max(marked),
+        Some(PostCounts::Live(_)) => {
+            let (account, post_id) = post;
+            ENGAGEMENT.remove(context, post_id, post_id)?;
+            DASHBOARD.remove(context, account, &dashboard_entry(post_id))?;
+            for (row, _) in REACTIONS.first(context, post, REACTIONS_MAX as usize)? {
+                REACTED.remove(context, post_id, &row.1)?;
+                REACTIONS.remove(context, &row);
+            }
+        }
+        None => {}
+    }
+    COUNTS.put(context, post, &PostCounts::Deleted(until));
+    context.set_timer(until, b"")
+}
+
+/// The state key under which the catalogue delivers `engagement.updated` of a post to a dashboard.
+fn dashboard_entry(post_id: &str) -> String {
+    let mut key = String::from("engagement.updated/");
+    for (n, piece) in post_id.split('/').enumerate() {
+        key.push_str(if n > 0 { "%2F" } else { "" });
+        encode_id(piece, &mut key);
+    }
+    key
+}
+
+/// Emits the counts of a post.
+fn send_counts(context: &mut Context<'_>, post: &Post) -> Result<(), OperatorError> {
+    let Some(PostCounts::Live(counts)) = COUNTS.get(context, post)? else {
+        return Ok(());
+    };
+    let data = FieldWriter::default().text("post_id", &post.1);
+    let named = COUNTED.iter().zip(&counts.tallies);
+    let data = named.fold(data, |data, (name, tally)| data.integer(name, tally.shown()));
+    context.emit_event("engagement.updated", counts.newest_ms, &data.end())
+}
+
+/// Emits the count of a reaction.
+fn send_reaction(context: &mut Context<'_>, key: (Post, String)) -> Result<(), OperatorError> {
+    let Some(row) = REACTIONS.get(context, &key)? else { return Ok(()) };
+    let data = FieldWriter::default()
+        .text("post_id", &key.0.1)
+        .text("reaction_type", &key.1)
+        .integer("count", row.tally.shown())
+        .text_if("author_id", row.author.as_deref())
+        .end();
+    context.emit_event("reaction.counted", row.newest_ms, &data)
+}

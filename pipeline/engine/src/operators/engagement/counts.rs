@@ -1,0 +1,233 @@
+//! The counts of a post and of a reaction to it, as stored.
+//!
+//! ```text
+//! tally     0, or 1 and the report: event time z · event id · value z;  then after z · newest z
+//! post      1 · newest event time z · reactions · tallies: likes, replies, retweets, quotes, views
+//!           2 · when the mark of the deletion ends z
+//! reaction  newest event time z · tally · 0, or 1 and the author of the post
+//! ```
+//!
+//! `z` is a zigzag LEB128 number; counts and lengths of texts are LEB128.
+
+use std::ops::RangeInclusive;
+
+use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
+use crate::operators::engagement::acts::ActStamp;
+use crate::record::{Millis, put_varint};
+
+/// A count: what was reported last, and what acts after that have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    report: Option<TallyReport>,
+    /// The sum of what acts after the report count; of all acts without a report.
+    after: i64,
+    /// The newest event time of an act; zero without any.
+    newest_ms: i64,
+}
+
+/// A value that a producer has reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TallyReport {
+    pub(super) at: ActStamp,
+    pub(super) value: i64,
+}
+
+impl Tally {
+    /// The count that is shown.
+    pub(super) fn shown(&self) -> i64 {
+        let reported = self.report.as_ref().map_or(0, |report| report.value);
+        reported.saturating_add(self.after).max(0)
+    }
+
+    /// An act counts `by` more than before.
+    pub(super) fn change(&mut self, at: &ActStamp, by: i64) {
+        self.newest_ms = self.newest_ms.max(at.time_ms);
+        if self.report.as_ref().is_none_or(|report| report.at < *at) {
+            self.after = self.after.saturating_add(by);
+        }
+    }
+
+    /// Whether a report of this time replaces the last one.
+    pub(super) fn accepts(&self, at: &ActStamp) -> bool {
+        self.report.as_ref().is_none_or(|report| report.at < *at)
+    }
+
+    /// The event times from a report until the newest act, if acts may be later than the report.
+    pub(super) fn since(&self, at: &ActStamp) -> Option<RangeInclusive<i64>> {
+        (self.newest_ms >= at.time_ms).then_some(at.time_ms..=self.newest_ms)
+    }
+
+    /// Replaces the report; `after` is the sum of what later acts count.
+    pub(super) fn set(&mut self, report: TallyReport, after: i64) {
+        self.report = Some(TallyReport { value: report.value.max(0), ..report });
+        self.after = after;
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.report.is_some()));
+        if let Some(TallyReport { at: ActStamp { time_ms, event_id }, value }) = &self.report {
+            put_signed(out, *time_ms);
+            put_bytes(out, event_id.as_bytes());
+            put_signed(out, *value);
+        }
+        put_signed(out, self.after);
+        put_signed(out, self.newest_ms);
+    }
+
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
+        let report = match from.byte()? {
+            0 => None,
+            _ => {
+                let at = ActStamp { time_ms: from.signed()?, event_id: from.text()?.to_owned() };
+                Some(TallyReport { at, value: from.signed()? })
+            }
+        };
+        Some(Self { report, after: from.signed()?, newest_ms: from.signed()? })
+    }
+}
+
+/// The fields of `engagement.updated`, in the order in which they are stored.
+pub(super) const COUNTED: [&str; 5] = ["likes", "replies", "retweets", "quotes", "views"];
+
+/// What is kept of a post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PostCounts {
+    /// The post is there.
+    Live(LiveCounts),
+    /// The post was deleted; until this time nothing counts.
+    Deleted(Millis),
+}
+
+/// The counts of a post that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LiveCounts {
+    /// The newest event time of anything that counted.
+    pub(super) newest_ms: i64,
+    /// How many reactions it has rows for.
+    pub(super) reactions: u64,
+    /// By [`COUNTED`].
+    pub(super) tallies: [Tally; COUNTED.len()],
+}
+
+impl StoreValue for PostCounts {
+    const VERSION: u8 = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Live(LiveCounts { newest_ms, reactions, tallies }) => {
+                out.push(1);
+                put_signed(out, *newest_ms);
+                put_varint(out, *reactions);
+                tallies.iter().for_each(|tally| tally.put(out));
+            }
+            Self::Deleted(until) => {
+                out.push(2);
+                put_signed(out, until.0);
+            }
+        }
+    }
+
+    fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
+        match from.byte()? {
+            1 => {
+                let (newest_ms, reactions) = (from.signed()?, from.varint()?);
+                let mut tallies: [Tally; COUNTED.len()] = Default::default();
+                for tally in &mut tallies {
+                    *tally = Tally::read(from)?;
+                }
+                Some(Self::Live(LiveCounts { newest_ms, reactions, tallies }))
+            }
+            2 => Some(Self::Deleted(Millis(from.signed()?))),
+            _ => None,
+        }
+    }
+}
+
+/// The count of one reaction to a post.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReactionCount {
+    /// The newest event time of anything that counted.
+    pub(super) newest_ms: i64,
+    pub(super) tally: Tally,
+    /// The author of the post, if a reaction named one; of several the greatest.
+    pub(super) author: Option<String>,
+}
+
+impl StoreValue for ReactionCount {
+    const VERSION: u8 = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_signed(out, self.newest_ms);
+        self.tally.put(out);
+        out.push(u8::from(self.author.is_some()));
+        if let Some(author) = &self.author {
+            put_bytes(out, author.as_bytes());
+        }
+    }
+
+    fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
+        let (newest_ms, tally) = (from.signed()?, Tally::read(from)?);
+        let author = match from.byte()? {
+            0 => None,
+            _ => Some(from.text()?.to_owned()),
+        };
+        Some(Self { newest_ms, tally, author })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tally() -> impl Strategy<Value = Tally> {
+        let report = proptest::option::of((any::<i64>(), ".{0,20}", any::<i64>()));
+        (report, any::<i64>(), any::<i64>()).prop_map(|(report, after, newest_ms)| {
+            let report = report.map(|(time_ms, event_id, value)| TallyReport {
+                at: ActStamp { time_ms, event_id },
+                value,
+            });
+            Tally { report, after, newest_ms }
+        })
+    }
+
+    fn read_back<V: StoreValue>(value: &V) -> Option<V> {
+        let mut bytes = Vec::new();
+        value.put(&mut bytes);
+        let mut from = FieldDecoder(&bytes);
+        V::read(V::VERSION, &mut from).filter(|_| from.0.is_empty())
+    }
+
+    proptest! {
+        #[test]
+        fn counts_read_back(
+            tallies in proptest::array::uniform5(tally()),
+            (newest_ms, reactions, until) in any::<(i64, u64, i64)>(),
+            author in proptest::option::of(".{0,20}"),
+        ) {
+            let reaction = ReactionCount { newest_ms, tally: tallies[0].clone(), author };
+            prop_assert_eq!(read_back(&reaction), Some(reaction));
+            let deleted = PostCounts::Deleted(Millis(until));
+            prop_assert_eq!(read_back(&deleted), Some(deleted));
+            let live = PostCounts::Live(LiveCounts { newest_ms, reactions, tallies });
+            prop_assert_eq!(read_back(&live), Some(live));
+        }
+
+        #[test]
+        fn damaged_counts_are_refused_without_panic(bytes: Vec<u8>) {
+            let _ = PostCounts::read(1, &mut FieldDecoder(&bytes));
+            let _ = ReactionCount::read(1, &mut FieldDecoder(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_count_is_never_negative() {
+        let mut tally = Tally::default();
+        let at = |time_ms| ActStamp { time_ms, event_id: "e".to_owned() };
+        tally.set(TallyReport { at: at(1), value: -7 }, 0);
+        assert_eq!(tally.shown(), 0);
+        tally.change(&at(2), -1);
+        assert_eq!(tally.shown(), 0);
+    }
+}

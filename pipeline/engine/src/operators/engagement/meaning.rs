@@ -1,0 +1,83 @@
+//! What each event type means for the counts of a post.
+
+use crate::derive::{Input, OperatorError};
+use crate::operators::engagement::acts::Turn;
+use crate::operators::engagement::counts::COUNTED;
+
+/// What an event says about a post.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum EngagementMeaning {
+    /// Counts that a producer sets, by their index in [`COUNTED`].
+    Reports(Vec<(usize, i64)>),
+    /// An act that counts for a field of [`COUNTED`].
+    Act { field: usize, act: Act },
+    /// A reaction.
+    Reaction(ReactionMeaning),
+}
+
+/// What somebody did, or withdrew.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Act {
+    /// Acts of one kind and who count once.
+    pub(super) kind: String,
+    /// The user, or the id of what counts.
+    pub(super) who: String,
+    pub(super) turn: Turn,
+}
+
+/// A reaction or its withdrawal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReactionMeaning {
+    pub(super) reaction: String,
+    pub(super) act: Act,
+    /// The count that the event states.
+    pub(super) reported: Option<i64>,
+    /// The author of the post.
+    pub(super) author: Option<String>,
+}
+
+/// What an event means; fails if it lacks a field that admission requires.
+pub(super) fn meaning_of(event: &Input<'_>) -> Result<EngagementMeaning, OperatorError> {
+    let act = |name, (kind, who): (&str, &str), turn| {
+        let field = COUNTED.iter().position(|counted| *counted == name).unwrap_or_default();
+        let act = Act { kind: kind.to_owned(), who: text(event, who)?, turn };
+        Ok(EngagementMeaning::Act { field, act })
+    };
+    match event.event_type {
+        "post.liked" => act("likes", ("like", "user_id"), Turn::On),
+        "post.unliked" => act("likes", ("like", "user_id"), Turn::Off),
+        "post.reposted" => act("retweets", ("repost", "user_id"), Turn::On),
+        "post.unreposted" => act("retweets", ("repost", "user_id"), Turn::Off),
+        "post.replied" => act("replies", ("reply", "reply_id"), Turn::On),
+        "post.quoted" => act("quotes", ("quote", "quote_id"), Turn::On),
+        "post.ai_responded" => act("replies", ("response", "response_id"), Turn::On),
+        "post.reacted" => reaction(event, Turn::On),
+        "post.unreacted" => reaction(event, Turn::Off),
+        "engagement.reported" => Ok(EngagementMeaning::Reports(reported(event))),
+        other => Err(OperatorError::Failed(format!(
+            "engagement does not count {other}; remove it from the type's `moves`"
+        ))),
+    }
+}
+
+fn reaction(event: &Input<'_>, turn: Turn) -> Result<EngagementMeaning, OperatorError> {
+    let reaction = text(event, "reaction_type")?;
+    let kind = format!("reaction/{reaction}");
+    Ok(EngagementMeaning::Reaction(ReactionMeaning {
+        reaction,
+        act: Act { kind, who: text(event, "user_id")?, turn },
+        reported: event.fields().integer("count").filter(|_| turn == Turn::On),
+        author: event.fields().text("author_id").map(|author| author.into_owned()),
+    }))
+}
+
+/// The counts that a report sets.
+fn reported(event: &Input<'_>) -> Vec<(usize, i64)> {
+    let value = |(field, name): (usize, &&str)| Some((field, event.fields().integer(name)?));
+    COUNTED.iter().enumerate().filter_map(value).collect()
+}
+
+fn text(event: &Input<'_>, name: &str) -> Result<String, OperatorError> {
+    let text = event.fields().text(name).map(|text| text.into_owned());
+    text.ok_or_else(|| OperatorError::Failed(format!("{} has no {name}", event.event_type)))
+}

@@ -1,0 +1,13 @@
+//! Operators of DERIVE that the catalogue moves: what events mean, one operator a file.
+//!
+//! An operator has no fields. All that it keeps is in its tables, under its account and its key,
+//! and everything it causes goes through its context (`derive/operator.rs`).
+//!
+//! Numbers of operators and of their tables are persisted: `10` and tables 100–104 for posts, and
+//! so on, five tables for each.
+
+pub mod engagement;
+pub mod posts;
+
+#[cfg(test)]
+mod testing;

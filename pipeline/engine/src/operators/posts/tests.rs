@@ -1,0 +1,274 @@
+//! Tests of the operators `posts` and `notify.resolve`: cases, a model, and interleaved lanes.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tidewire_schemas::event::Event;
+
+use super::*;
+use crate::derive::{START, TopologyDriver};
+use crate::operators::testing::{
+    Appended, appended, at, dead_letters, dropped, event, event_of, pipe, pipe_interleaved,
+};
+
+const OPERATORS: &[&dyn Operator] = &[&Posts, &NotifyResolve];
+
+fn created(id: &str, post: &str, author: &str) -> Event {
+    event(id, "post.created", json!({"post_id": post, "author_id": author, "text": "x"}))
+}
+
+fn deleted(id: &str, post: &str, author: &str) -> Event {
+    event(id, "post.deleted", json!({"post_id": post, "author_id": author}))
+}
+
+fn liked(id: &str, post: &str, user: &str) -> Event {
+    event(id, "post.liked", json!({"post_id": post, "user_id": user}))
+}
+
+/// Each `notify.due`, as recipient, kind, actor and post.
+fn due(facts: &[(String, Event)]) -> Vec<String> {
+    let due = facts.iter().filter(|(_, event)| event.event_type == "notify.due");
+    let line = |(key, event): &(String, Event)| {
+        let data: Value = serde_json::from_str(&event.data).expect("JSON");
+        let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
+        assert_eq!((&text("user_id"), &event.key), (key, key));
+        format!("{key}: {} by {} on {}", text("kind"), text("actor_id"), text("post_id"))
+    };
+    due.map(line).collect()
+}
+
+fn driver() -> TopologyDriver {
+    TopologyDriver::new(OPERATORS)
+}
+
+#[test]
+fn acts_are_due_to_the_author_of_their_post() {
+    let mut driver = driver();
+    let act = |id, event_type, more: Value| {
+        let mut data = json!({"post_id": "p1", "user_id": "bob", "user_name": "Bob"});
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        at(7, event(id, event_type, data))
+    };
+    let facts = pipe(
+        &mut driver,
+        &[
+            created("e1", "p1", "al"),
+            act("e2", "post.liked", json!({})),
+            act("e3", "post.replied", json!({"reply_id": "r1", "text": "hi"})),
+            act("e4", "post.reposted", json!({"repost_id": "p2"})),
+            act("e5", "post.quoted", json!({"quote_id": "p3", "text": "\u{1}".repeat(1_000)})),
+            act("e6", "post.liked", json!({"author_id": "al"})),
+        ],
+    );
+    let lines =
+        ["like", "reply", "retweet", "quote"].map(|kind| format!("al: {kind} by bob on p1"));
+    assert_eq!(due(&facts), lines, "an event with author_id moves notify itself");
+    let data: Vec<Value> = facts
+        .iter()
+        .filter(|(_, event)| event.event_type == "notify.due")
+        .map(|(_, event)| serde_json::from_str(&event.data).unwrap())
+        .collect();
+    let expected = json!({
+        "user_id": "al", "kind": "reply", "post_id": "p1", "actor_id": "bob", "actor_name": "Bob",
+        "reply_id": "r1", "text": "hi",
+    });
+    assert_eq!(data[1], expected);
+    assert_eq!((&data[2]["repost_id"], &data[3]["quote_id"]), (&json!("p2"), &json!("p3")));
+    assert_eq!(data[3]["text"].as_str().unwrap().len(), TEXT_MAX_CHARS);
+    assert_eq!(facts.last().unwrap().1.timestamp_ms, START.0 + 7);
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn an_act_waits_for_the_author_and_only_for_its_own_post_and_account() {
+    let mut driver = driver();
+    let other = json!({"post_id": "p1", "author_id": "eve", "text": "x"});
+    let early = [
+        liked("e1", "p1", "bob"),
+        liked("e2", "p2", "bob"),
+        event_of("other", "e3", "post.created", other),
+    ];
+    assert_eq!(due(&pipe(&mut driver, &early)), [""; 0]);
+    let facts = pipe(&mut driver, &[created("e4", "p1", "al")]);
+    assert_eq!(due(&facts), ["al: like by bob on p1"]);
+    let facts = pipe(&mut driver, &[created("e5", "p1", "al")]);
+    assert_eq!(due(&facts), [""; 0], "it is due once");
+    assert_eq!(driver.all(WAITING.decl().spec.table).len(), 1);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn an_act_stops_to_wait_after_ten_minutes_of_settled_time_and_is_counted() {
+    let (drops, driver) = dropped(|| {
+        let mut driver = driver();
+        pipe(&mut driver, &[liked("e1", "p1", "bob")]);
+        driver.begin_backlog(crate::topology::Lane::Normal);
+        driver.advance_wall_clock_time(WAIT_MS);
+        assert_eq!(driver.all(WAITING.decl().spec.table).len(), 1, "a lane may hold the post");
+        driver.end_backlog(crate::topology::Lane::Normal);
+        driver.tick();
+        assert_eq!(driver.all(WAITING.decl().spec.table), []);
+        assert_eq!(driver.all(WAITING_COUNTS.decl().spec.table), []);
+        assert_eq!(due(&pipe(&mut driver, &[created("e2", "p1", "al")])), [""; 0]);
+        driver
+    });
+    driver.replay().unwrap();
+    assert_eq!(drops, ["notify.resolve unknown 1"]);
+}
+
+#[test]
+fn a_hundred_acts_wait_for_one_post_and_the_others_are_counted() {
+    let (drops, driver) = dropped(|| {
+        let mut driver = driver();
+        let text = "\u{1}".repeat(2_000);
+        let reply = |n: usize| {
+            let id = format!("r{n:03}");
+            let data = json!({
+                "post_id": "p1", "user_id": "bob", "reply_id": &id, "text": &text, "user_name": &text,
+            });
+            event(&id, "post.replied", data)
+        };
+        let replies: Vec<Event> = (0..WAITING_MAX + 5).map(reply).collect();
+        pipe(&mut driver, &replies);
+        pipe(&mut driver, &[liked("e0", "p2", "bob")]);
+        let facts = pipe(&mut driver, &[created("e1", "p1", "al")]);
+        assert_eq!(due(&facts).len(), WAITING_MAX);
+        assert_eq!(driver.all(WAITING.decl().spec.table).len(), 1, "of the other post");
+        assert_eq!(due(&pipe(&mut driver, &replies[..1])).len(), 1);
+        assert_eq!(dead_letters(&mut driver), [""; 0]);
+        driver
+    });
+    driver.replay().unwrap();
+    assert_eq!(drops, ["notify.resolve full 5"]);
+}
+
+#[test]
+fn nothing_after_the_deletion_of_a_post_is_due_for_thirty_days() {
+    let (drops, driver) = dropped(|| {
+        let mut driver = driver();
+        pipe(&mut driver, &[liked("e1", "p1", "early"), deleted("e2", "p1", "al")]);
+        let facts = pipe(&mut driver, &[liked("e3", "p1", "bob"), created("e4", "p1", "al")]);
+        assert_eq!(due(&facts), ["al: like by early on p1"], "it precedes the deletion");
+        driver.advance_wall_clock_time(KEPT_MS - 1);
+        assert_eq!(due(&pipe(&mut driver, &[liked("e5", "p1", "bob")])), [""; 0]);
+        driver.advance_wall_clock_time(1);
+        assert_eq!(driver.all(POSTS.decl().spec.table), [], "the mark has expired");
+        driver
+    });
+    driver.replay().unwrap();
+    assert_eq!(drops, ["notify.resolve deleted 2"]);
+}
+
+#[test]
+fn a_waiting_act_after_a_deletion_is_counted_once_the_deletion_is_processed() {
+    let (drops, driver) = dropped(|| {
+        let mut driver = driver();
+        let input = [
+            (crate::topology::Lane::Low, liked("e1", "p1", "bob"), 20),
+            (crate::topology::Lane::Normal, deleted("e2", "p1", "al"), 10),
+        ];
+        for (lane, event, ms) in input {
+            driver.pipe_late(lane, &event, Millis(START.0 + ms));
+            driver.pipe_facts();
+        }
+        assert_eq!(driver.all(WAITING.decl().spec.table), []);
+        driver
+    });
+    driver.replay().unwrap();
+    assert_eq!(drops, ["notify.resolve deleted 1"]);
+}
+
+#[test]
+fn an_author_is_known_for_thirty_days() {
+    let mut driver = driver();
+    pipe(&mut driver, &[created("e1", "p1", "al")]);
+    driver.advance_wall_clock_time(KEPT_MS - 1);
+    assert_eq!(due(&pipe(&mut driver, &[liked("e2", "p1", "bob")])).len(), 1);
+    driver.advance_wall_clock_time(1);
+    assert_eq!(due(&pipe(&mut driver, &[liked("e3", "p1", "bob")])).len(), 0);
+    driver.replay().unwrap();
+}
+
+/// What the events of an input mean in the end, computed from the whole of it: those that must be
+/// due, and those that may be: acts after a deletion that was not processed yet.
+fn model(input: &[Appended]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let field = |event: &Event, name: &str| {
+        let data: Value = serde_json::from_str(&event.data).unwrap();
+        data[name].as_str().unwrap_or_default().to_owned()
+    };
+    let of = |event_type: &'static str, post: String| {
+        input.iter().filter(move |other| {
+            other.event.event_type == event_type && field(&other.event, "post_id") == post
+        })
+    };
+    let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
+    for Appended { event, time, .. } in input {
+        let Some(kind) = kind_of(&event.event_type) else { continue };
+        let post = field(event, "post_id");
+        let first = of("post.created", post.clone()).map(|created| created.time.0).min();
+        if first.is_none_or(|first| first >= time.0 + WAIT_MS) {
+            continue;
+        }
+        let line = format!("al of {post}: {kind} by {} on {post}", field(event, "user_id"));
+        let deletion = of("post.deleted", post).map(|deletion| deletion.time).min();
+        match deletion.is_some_and(|deletion| deletion < *time) {
+            true => may.insert(line),
+            false => must.insert(line),
+        };
+    }
+    (must, may)
+}
+
+/// One event of a history: what happens to which post.
+fn step() -> impl Strategy<Value = (usize, usize)> {
+    (0usize..8, 0usize..3)
+}
+
+fn history(steps: &[(usize, usize)]) -> Vec<Event> {
+    let event = |(n, (what, post)): (usize, &(usize, usize))| {
+        let (id, post) = (format!("e{n:03}"), format!("p{post}"));
+        let author = format!("al of {post}");
+        let data = |more: &str| json!({"post_id": &post, "user_id": format!("u{n}"), more: format!("r{n}")});
+        match what {
+            0 | 1 => created(&id, &post, &author),
+            2 => deleted(&id, &post, &author),
+            3 => event(&id, "post.replied", data("reply_id")),
+            4 => event(&id, "post.quoted", data("quote_id")),
+            5 => event(&id, "post.reposted", data("repost_id")),
+            _ => liked(&id, &post, &format!("u{n}")),
+        }
+    };
+    steps.iter().enumerate().map(event).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn however_lanes_interleave_the_same_acts_are_due(
+        steps in proptest::collection::vec(step(), 1..40),
+        step_ms in proptest::sample::select(vec![1i64, 1_000, 60_000, 240_000]),
+        seed: u64,
+    ) {
+        let input = appended(&history(&steps), step_ms);
+        let (must, may) = model(&input);
+        for seed in [0, 1, 2, seed] {
+            let mut driver = driver();
+            let mut facts = pipe_interleaved(&mut driver, &input, seed);
+            driver.advance_wall_clock_time(WAIT_MS);
+            facts.extend(crate::operators::testing::pipe_facts(&mut driver));
+            let lines = due(&facts);
+            let is: BTreeSet<String> = lines.iter().cloned().collect();
+            prop_assert_eq!(lines.len(), is.len(), "each is due once");
+            prop_assert!(must.is_subset(&is), "seed {}: {:?} lacks of {:?}", seed, is, must);
+            let more: Vec<&String> = is.difference(&must).collect();
+            prop_assert!(more.iter().all(|line| may.contains(*line)), "seed {}: {:?}", seed, more);
+            prop_assert_eq!(driver.all(WAITING.decl().spec.table), vec![]);
+            prop_assert_eq!(driver.all(WAITING_COUNTS.decl().spec.table), vec![]);
+            prop_assert_eq!(dead_letters(&mut driver), Vec::<String>::new());
+            driver.replay().unwrap();
+        }
+    }
+}
