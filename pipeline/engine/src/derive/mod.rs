@@ -62,6 +62,7 @@ pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
+pub use running::SETTLE_MS;
 pub use sandbox::Operators;
 pub use table_decl::{Changelog, TableDecl};
 pub use ticks::TICK_MS;
