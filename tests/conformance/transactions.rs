@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tidewire_engine::port::{Isolation, LogError, Transactor};
+use tidewire_engine::port::{Isolation, Log, LogError, Transactor};
 use tidewire_engine::record::{Offset, TopicPartition};
 
 use super::log_under_test::{
     ALL, FOR_EVER, LogUnderTest, append, assert_fenced, at, committed, member, names, progress,
-    read, record, settle, topic, until, values,
+    read, read_to, record, settle, topic, until, values,
 };
 
 /// Begins, writes and drains.
@@ -215,7 +215,13 @@ pub(crate) fn the_position_skips_control_and_aborted_records<S: LogUnderTest>() 
     assert_eq!(values(&read(&*log, &partition, 0)), ["a"]);
 }
 
-pub(crate) fn requested_ends_are_before_open_transactions<S: LogUnderTest>() {
+/// The answer to a request for ends.
+fn ends(log: &dyn Log, of: &[TopicPartition], isolation: Isolation) -> Vec<Option<Offset>> {
+    let mut request = log.request_ends(of, isolation).expect("requested");
+    until("the ends are known", || request.poll().expect("answered"))
+}
+
+pub(crate) fn requested_committed_ends_are_before_open_transactions<S: LogUnderTest>() {
     let subject = S::new();
     let log = subject.log();
     let topic = topic(&subject, "t-ends", (3, FOR_EVER));
@@ -225,18 +231,59 @@ pub(crate) fn requested_ends_are_before_open_transactions<S: LogUnderTest>() {
     let mut transactor = log.transactor("t-ends").unwrap();
     write(&mut *transactor, &open, &["b"]);
     let asked = [open, empty, outside];
-    let mut request = log.request_ends(&asked).unwrap();
-    let ends = until("the ends are known", || request.poll().unwrap());
-    assert_eq!(ends, [1, 0, 2].map(|end| Some(Offset(end))));
+    let found = ends(&*log, &asked, Isolation::Committed);
+    assert_eq!(found, [1, 0, 2].map(|end| Some(Offset(end))));
     transactor.commit().unwrap();
-    let mut request = log.request_ends(&asked[..1]).unwrap();
-    let ends = until("the end is known", || request.poll().unwrap());
+    let found = ends(&*log, &asked[..1], Isolation::Committed);
     let bounds = log.bounds(&asked[0], Isolation::Committed).unwrap();
-    let end = ends[0].expect("the partition has a leader");
-    assert!(end >= Offset(1) && end <= bounds.end, "{ends:?}, then {bounds:?}");
+    let end = found[0].expect("the partition has a leader");
+    assert!(end >= Offset(1) && end <= bounds.end, "{found:?}, then {bounds:?}");
     let unknown = at(&topic, 9);
-    let refused = log.request_ends(std::slice::from_ref(&unknown)).and_then(|mut request| {
-        until("there is an answer", || request.poll().transpose()).map(drop)
-    });
-    assert!(refused.is_err(), "the topic has no partition 9");
+    for isolation in [Isolation::Committed, Isolation::Uncommitted] {
+        let request = log.request_ends(std::slice::from_ref(&unknown), isolation);
+        let refused = request.and_then(|mut request| {
+            until("there is an answer", || request.poll().transpose()).map(drop)
+        });
+        assert!(refused.is_err(), "the topic has no partition 9");
+    }
+}
+
+/// A reader of committed records is at such an end only if no open transaction has a record before
+/// it, and it gets there once all have ended, whatever the last entry is.
+pub(crate) fn requested_uncommitted_ends_are_behind_open_transactions<S: LogUnderTest>() {
+    let subject = S::new();
+    let log = subject.log();
+    let topic = topic(&subject, "t-all-ends", (3, FOR_EVER));
+    let [empty, committed, aborted] = [0, 1, 2].map(|partition| at(&topic, partition));
+    let mut transactor = log.transactor("t-all-ends").unwrap();
+    for (at, commits) in [(&committed, true), (&aborted, false)] {
+        append(&*log, at, &["a"]);
+        write(&mut *transactor, at, &["open"]);
+        // The next offset, unless this log writes a transaction only when it commits.
+        let behind = append(&*log, at, &["b"])[0];
+        let end = Offset(behind + 1);
+        let found = ends(&*log, &[empty.clone(), at.clone()], Isolation::Uncommitted);
+        assert_eq!(found, [Some(Offset(0)), Some(end)]);
+        let mut reader = log.reader(Isolation::Committed).unwrap();
+        let slot = reader.add(at, Offset(0)).unwrap();
+        let mut before = Vec::new();
+        for _ in 0..5 {
+            reader.wait(Duration::from_millis(5)).unwrap();
+            reader.take(slot, ALL, &mut before).unwrap();
+        }
+        let waits = reader.position(slot).unwrap() < end;
+        assert_eq!(waits, behind > 1, "at the end beside an open transaction: {before:?}");
+        drop(reader);
+        let ended = if commits { transactor.commit().map(drop) } else { transactor.abort() };
+        ended.unwrap();
+        let found = ends(&*log, std::slice::from_ref(at), Isolation::Uncommitted);
+        let end = found[0].expect("the partition has a leader").max(end);
+        let mut reader = log.reader(Isolation::Committed).unwrap();
+        let read = values(&read_to(&mut *reader, at, 0..end.0));
+        let mut expected = vec!["a", "b"];
+        if commits {
+            expected.insert(if behind > 1 { 1 } else { 2 }, "open");
+        }
+        assert_eq!(read, expected);
+    }
 }

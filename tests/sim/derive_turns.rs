@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tidewire_engine::derive::order::{OrderRecord, Tick};
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts, OPERATORS, Operator, TICK_MS};
+use tidewire_engine::derive::{
+    Derive, DeriveConfig, DerivePorts, OPERATORS, Operator, SETTLE_MS, TICK_MS,
+};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -44,26 +46,21 @@ fn with_timers() -> World {
 
 /// All ticks in the log.
 fn ticks(world: &World) -> Vec<Tick> {
-    let mut ticks = Vec::new();
-    for partition in 0..world.topology.partitions() {
-        let at = TopicPartition::new(world.topology.order(), Partition(partition));
-        for record in world.log.records(&at, Isolation::Committed) {
-            let order = OrderRecord::decode(record.body.value().expect("a value"));
-            ticks.extend(order.expect("an order record").ticks);
-        }
-    }
-    ticks
+    let partitions = 0..world.topology.partitions();
+    partitions.flat_map(|partition| ticks_of(&world.log, &world.topology, partition)).collect()
+}
+
+/// The ticks of one task.
+fn ticks_of(log: &FakeLog, topology: &Topology, partition: u32) -> Vec<Tick> {
+    let at = TopicPartition::new(topology.order(), Partition(partition));
+    let records = log.records(&at, Isolation::Committed).into_iter();
+    let orders = records.map(|record| OrderRecord::decode(record.body.value().expect("a value")));
+    orders.flat_map(|order| order.expect("an order record").ticks).collect()
 }
 
 /// The partitions with ticks in the log.
 fn ticking_partitions(log: &FakeLog, topology: &Topology) -> Vec<u32> {
-    let ticks = |partition: &u32| {
-        let at = TopicPartition::new(topology.order(), Partition(*partition));
-        log.records(&at, Isolation::Committed).iter().any(|record| {
-            let order = OrderRecord::decode(record.body.value().expect("a value"));
-            !order.expect("an order record").ticks.is_empty()
-        })
-    };
+    let ticks = |partition: &u32| !ticks_of(log, topology, *partition).is_empty();
     (0..topology.partitions()).filter(ticks).collect()
 }
 
@@ -255,6 +252,25 @@ impl TestLoop {
         self.log.clone().append(&records).expect("no faults");
     }
 
+    /// A loop of one task that was given nothing in five of its lanes.
+    fn with_idle_lanes() -> Self {
+        let mut test_loop = Self::new(1, 0);
+        test_loop.write(Lane::Normal, 0, 10);
+        assert_eq!(test_loop.taken(), 10);
+        test_loop
+    }
+
+    /// The times of the task's ticks.
+    fn ticked(&self) -> Vec<Millis> {
+        ticks_of(&self.log, &self.topology, 0).iter().map(|tick| tick.at).collect()
+    }
+
+    /// Moves the clock by these milliseconds and makes a turn.
+    fn turn_after(&mut self, ms: i64) {
+        self.clock.now.fetch_add(ms, Ordering::Relaxed);
+        self.taken();
+    }
+
     /// The records that one turn processes.
     fn taken(&mut self) -> usize {
         self.derive.turn(Duration::ZERO).expect("no faults").taken
@@ -304,4 +320,50 @@ fn a_turn_waits_while_an_answer_is_late() {
     let waited = test_loop.log.state().waited.expect("there is nothing to do");
     assert!(!waited.is_zero(), "the loop spins");
     assert!(waited < Duration::from_secs(1), "the answer is not noticed");
+}
+
+#[test]
+fn a_transaction_that_is_open_in_a_lane_holds_up_the_ticks_of_its_task() {
+    let mut test_loop = TestLoop::with_due_timers();
+    let topic = test_loop.topology.facts().clone();
+    let body = Body::new(Some(b"k0"), Some(b"open"), &[]);
+    let mut other = test_loop.log.as_process(1).transactor("other").expect("no faults");
+    other.begin().expect("no faults");
+    other.append(&[Outgoing { topic, partition: Partition(0), body }]).expect("no faults");
+    other.drain().expect("no faults");
+    (0..3).for_each(|_| test_loop.turn_after(TICK_MS));
+    let ticking = |test_loop: &TestLoop| ticking_partitions(&test_loop.log, &test_loop.topology);
+    assert_eq!(ticking(&test_loop), [1]);
+    other.abort().expect("no faults");
+    // The first one reads up to the end.
+    (0..2).for_each(|_| test_loop.turn_after(TICK_MS));
+    assert_eq!(ticking(&test_loop), [0, 1]);
+}
+
+#[test]
+fn time_is_settled_every_ten_minutes_although_the_clock_was_set_back() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let mut test_loop = TestLoop::with_idle_lanes();
+    let start = test_loop.clock.now.load(Ordering::Relaxed);
+    test_loop.turn_after(-DAY_MS);
+    test_loop.turn_after(SETTLE_MS - 1);
+    assert_eq!(test_loop.ticked(), []);
+    test_loop.turn_after(1);
+    let first = Millis(start - DAY_MS + SETTLE_MS);
+    assert_eq!(test_loop.ticked(), [first]);
+    test_loop.turn_after(SETTLE_MS);
+    assert_eq!(test_loop.ticked(), [first, Millis(first.0 + SETTLE_MS)]);
+}
+
+#[test]
+fn time_is_settled_although_the_transaction_of_the_tick_was_aborted() {
+    let mut test_loop = TestLoop::with_idle_lanes();
+    let (injected, commit_outcome) = (None, CommitOutcome::Refused);
+    let script = FaultScript { process: 0, injected, commit_outcome, calls: Vec::new() };
+    test_loop.log.state().script = Some(script);
+    test_loop.turn_after(SETTLE_MS);
+    let calls = test_loop.log.state().script.take().expect("it was put there").calls;
+    assert_eq!((count(&calls, Call::Abort), test_loop.ticked().len()), (1, 0));
+    test_loop.turn_after(TICK_MS);
+    assert_eq!(test_loop.ticked().len(), 1);
 }

@@ -1,12 +1,13 @@
-//! A request for the committed ends of partitions, which nobody waits for.
+//! A request for the ends of partitions, which nobody waits for.
 //!
-//! One `ListOffsets` per broker serves all partitions. librdkafka answers it on its own threads;
+//! One `ListOffsets` per broker serves all partitions. It names its isolation, so that of the client
+//! does not matter. librdkafka answers it on its own threads;
 //! without an answer it reports a timeout after [`CALL_LIMIT`]. Errors are classified by their code
 //! alone, since a probe of a broker would wait.
 
 use std::sync::Arc;
 
-use tidewire_engine::port::{EndsRequest, LogError};
+use tidewire_engine::port::{EndsRequest, Isolation, LogError};
 use tidewire_engine::record::{Offset, TopicPartition};
 
 use super::core::{CALL_LIMIT, KafkaCore};
@@ -24,10 +25,14 @@ pub(super) struct KafkaEndsRequest {
 
 impl KafkaEndsRequest {
     /// Sends the request.
-    pub(super) fn new(core: &Arc<KafkaCore>, of: &[TopicPartition]) -> Result<Self, LogError> {
+    pub(super) fn new(
+        core: &Arc<KafkaCore>,
+        of: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Self, LogError> {
         of.iter().try_for_each(|at| core.check(at))?;
         core.serve(&core.stable);
-        let pending = PendingOffsets::request(&core.stable, of, CALL_LIMIT);
+        let pending = PendingOffsets::request(&core.stable, of, isolation, CALL_LIMIT);
         let pending = pending.map_err(|code| core.failed_now(DOING, code))?;
         Ok(Self { core: Arc::clone(core), of: of.to_vec(), pending })
     }
@@ -72,7 +77,7 @@ mod tests {
     ) -> Vec<Option<Offset>> {
         let deadline = clock::now() + TIME_LIMIT;
         loop {
-            let mut request = KafkaEndsRequest::new(core, of).unwrap();
+            let mut request = KafkaEndsRequest::new(core, of, Isolation::Uncommitted).unwrap();
             let ends = loop {
                 assert!(clock::now() < deadline, "there is no answer");
                 match request.poll() {

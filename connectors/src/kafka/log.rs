@@ -84,8 +84,12 @@ impl Log for KafkaLog {
         self.core.bounds(at, isolation)
     }
 
-    fn request_ends(&self, of: &[TopicPartition]) -> Result<Box<dyn EndsRequest>, LogError> {
-        Ok(Box::new(KafkaEndsRequest::new(&self.core, of)?))
+    fn request_ends(
+        &self,
+        of: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Box<dyn EndsRequest>, LogError> {
+        Ok(Box::new(KafkaEndsRequest::new(&self.core, of, isolation)?))
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {

@@ -27,6 +27,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka_sys as sys;
+use tidewire_engine::port::Isolation;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record, Topic, TopicPartition};
 
 use super::context::KafkaContext;
@@ -250,7 +251,7 @@ impl Drop for NotifyingProducer {
     }
 }
 
-/// The committed end of a partition, or the broker's error.
+/// The end of a partition, or the broker's error.
 pub(super) struct FoundEnd {
     pub(super) at: TopicPartition,
     pub(super) end: Result<Offset, RDKafkaErrorCode>,
@@ -271,8 +272,16 @@ impl PendingOffsets {
     pub(super) fn request(
         client: &SharedConsumer,
         of: &[TopicPartition],
+        isolation: Isolation,
         limit: Duration,
     ) -> Result<Self, RDKafkaErrorCode> {
+        use sys::rd_kafka_IsolationLevel_t::{
+            RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED, RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        };
+        let isolation = match isolation {
+            Isolation::Committed => RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+            Isolation::Uncommitted => RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        };
         let mut list = TopicPartitionList::with_capacity(of.len());
         for at in of {
             let (topic, partition) = (at.topic.as_str(), partition_number(at));
@@ -287,8 +296,7 @@ impl PendingOffsets {
             let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
             let options = sys::rd_kafka_AdminOptions_new(handle, operation);
             sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
-            let committed = sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
-            sys::rd_kafka_AdminOptions_set_isolation_level(options, committed);
+            sys::rd_kafka_AdminOptions_set_isolation_level(options, isolation);
             let queue = sys::rd_kafka_queue_new(handle);
             sys::rd_kafka_ListOffsets(handle, list.ptr(), options, queue);
             sys::rd_kafka_AdminOptions_destroy(options);

@@ -142,10 +142,14 @@ pub trait Log: Send + Sync {
     /// Start and end of a partition.
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError>;
 
-    /// Asks for the committed ends of partitions without waiting for the answer. A log that knows
-    /// them has it at once, as here.
-    fn request_ends(&self, of: &[TopicPartition]) -> Result<Box<dyn EndsRequest>, LogError> {
-        let ends = of.iter().map(|at| Ok(self.bounds(at, Isolation::Committed)?.end));
+    /// Asks for the ends of partitions without waiting for the answer. A log that knows them has it
+    /// at once, as here.
+    fn request_ends(
+        &self,
+        of: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Box<dyn EndsRequest>, LogError> {
+        let ends = of.iter().map(|at| Ok(self.bounds(at, isolation)?.end));
         Ok(Box::new(KnownEnds(ends.collect::<Result<_, LogError>>()?)))
     }
 
@@ -179,7 +183,7 @@ pub trait Log: Send + Sync {
     fn member(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError>;
 }
 
-/// A request for the committed ends of partitions.
+/// A request for the ends of partitions.
 pub trait EndsRequest: Send {
     /// The ends in the order of the request, each as it was at some time since the request; `None`
     /// in place of an end that is not known now, for example without a leader.

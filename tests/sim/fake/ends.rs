@@ -10,6 +10,7 @@ use super::log::FakeLog;
 pub(super) struct FakeEndsRequest {
     pub(super) log: FakeLog,
     pub(super) of: Vec<TopicPartition>,
+    pub(super) isolation: Isolation,
 }
 
 impl EndsRequest for FakeEndsRequest {
@@ -22,7 +23,7 @@ impl EndsRequest for FakeEndsRequest {
                 return Ok(None);
             }
             let end = |at: &TopicPartition| {
-                let end = log_state.end(at, Isolation::Committed)?;
+                let end = log_state.end(at, self.isolation)?;
                 let unknown = log_state.leaderless.contains(at)
                     || (log_state.faults && log_state.random.one_in(LAZY_ONCE_IN));
                 Ok((!unknown).then_some(Offset(end)))

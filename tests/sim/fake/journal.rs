@@ -1,7 +1,7 @@
 //! The journal: everything irrevocable that happened, in order, for the model to check.
 
 use tidewire_engine::port::{Committed, StoreBatch};
-use tidewire_engine::record::{Offset, TopicPartition};
+use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
 /// Something that can't be undone.
 #[derive(Debug)]
@@ -12,6 +12,9 @@ pub(crate) enum Fact {
     Committed(usize),
     /// Committed offsets of a group, outside transactions.
     OffsetCommitted(String, TopicPartition, Committed),
+    /// Ends were requested at this time of the machines' clocks; those of the log then, open
+    /// transactions included.
+    EndsRequested(Millis, Vec<(TopicPartition, Offset)>),
     /// A batch was written to a store.
     Written(DiskId, StoreBatch),
     /// A store was removed.

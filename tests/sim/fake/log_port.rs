@@ -9,6 +9,7 @@ use tidewire_engine::record::{Millis, Offset, Outgoing, TopicPartition};
 use super::ends::FakeEndsRequest;
 use super::faults::Call;
 use super::group::JoinRequest;
+use super::journal::Fact;
 use super::log::FakeLog;
 use super::member::FakeMember;
 use super::partition::LogEntry;
@@ -37,9 +38,21 @@ impl Log for FakeLog {
         })
     }
 
-    fn request_ends(&self, of: &[TopicPartition]) -> Result<Box<dyn EndsRequest>, LogError> {
-        self.call(Call::RequestEnds, |_| Ok(()))?;
-        Ok(Box::new(FakeEndsRequest { log: self.clone(), of: of.to_vec() }))
+    fn request_ends(
+        &self,
+        of: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Box<dyn EndsRequest>, LogError> {
+        self.call(Call::RequestEnds, |log_state| {
+            let end = |at: &TopicPartition| {
+                Ok((at.clone(), Offset(log_state.end(at, Isolation::Uncommitted)?)))
+            };
+            let ends = of.iter().map(end).collect::<Result<_, LogError>>()?;
+            let at = Millis(log_state.now.0 + log_state.skew);
+            log_state.journal.push(Fact::EndsRequested(at, ends));
+            Ok(())
+        })?;
+        Ok(Box::new(FakeEndsRequest { log: self.clone(), of: of.to_vec(), isolation }))
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {

@@ -59,7 +59,7 @@ pub(crate) struct FakeTransaction {
     /// Whether something appended will never arrive.
     pub(super) failed: bool,
     /// Whether its commit was requested and delayed: it can only be committed.
-    pub(crate) prepared: bool,
+    pub(super) prepared: bool,
 }
 
 /// An end marker that has not arrived in a partition; readers stop before the transaction until
@@ -296,6 +296,19 @@ impl LogState {
             }
             _ => None,
         })
+    }
+
+    /// The first record at or after an offset that a committed reader gets, at the end of an open
+    /// transaction at the latest.
+    pub(crate) fn next_pending(&self, at: &TopicPartition, from: u64) -> Option<Offset> {
+        let entries = self.partition(at).ok()?.entries.iter().enumerate();
+        let mut rest = entries.skip(from as usize);
+        let is_pending = |entry: &LogEntry| match entry {
+            LogEntry::Control | LogEntry::Gone => false,
+            LogEntry::Record { transaction, .. } => transaction
+                .is_none_or(|n| self.transactions[n].outcome != TransactionOutcome::Aborted),
+        };
+        rest.find_map(|(offset, entry)| is_pending(entry).then_some(Offset(offset as u64)))
     }
 
     /// A transaction.

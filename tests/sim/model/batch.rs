@@ -74,12 +74,10 @@ impl TaskModel {
     ) -> Result<ExpectedOutputs, String> {
         let order = &sealed.order;
         self.check_continues_the_last(order)?;
-        let late = sealed.late;
         let mut replay = TransactionReplay {
             log,
             topology,
             task: self,
-            late,
             read: [None; Lane::COUNT],
             expected: ExpectedOutputs::default(),
         };
@@ -102,8 +100,6 @@ struct TransactionReplay<'a> {
     log: &'a LogState,
     topology: &'a Topology,
     task: &'a mut TaskModel,
-    /// The log may hold more than it did when the tick happened.
-    late: bool,
     /// The first and the last record read of each lane.
     read: [Option<(u64, u64)>; Lane::COUNT],
     expected: ExpectedOutputs,
@@ -143,15 +139,16 @@ impl TransactionReplay<'_> {
         })
     }
 
-    /// Every record of a lane must be read that a tick moves.
+    /// Of a lane that a tick moves, all must be read that the log held when its end was requested,
+    /// and no transaction may have been open there: its records would come with earlier times.
     fn tick(&mut self, tick: &Tick) -> Result<(), String> {
         for lane in Lane::ALL.into_iter().filter(|lane| tick.ended.contains(*lane)) {
             let of = TopicPartition::new(self.topology.lane(lane), self.task.partition);
-            let left = self.log.next_record(&of, self.task.lanes[lane.index()]);
-            // Facts are committed later than the tick that did not find them, some with it.
-            let of_facts = matches!(lane, Lane::Facts | Lane::FactsUrgent);
-            ensure(left.is_none() || self.late || of_facts, || {
-                format!("a tick, and {:?} of {of} waits", left.map(|(offset, ..)| offset))
+            let end = self.task.end_at(lane, tick.at);
+            let end = end.ok_or_else(|| format!("{of}: no end was requested at {:?}", tick.at))?;
+            let left = self.log.next_pending(&of, self.task.lanes[lane.index()]);
+            ensure(left.is_none_or(|left| left >= end), || {
+                format!("{of}: a tick, and {left:?} waits, before {end:?} of the request")
             })?;
             let time = &mut self.task.times[lane.index()];
             *time = tick.at.max(*time);

@@ -67,6 +67,12 @@ impl Model {
                 Fact::Appended(at, offset) => self.appended(&log_state, &at, offset)?,
                 Fact::Committed(n) => self.committed(&log_state, n)?,
                 Fact::OffsetCommitted(group, at, to) => self.offset_committed(&group, &at, &to)?,
+                Fact::EndsRequested(time, ends) => {
+                    for (at, end) in ends {
+                        let lane = self.lane_of(&at.topic).ok_or("ends of no lane")?;
+                        self.tasks[at.partition.0 as usize].ends_requested(lane, time, end);
+                    }
+                }
                 Fact::Written(disk, batch) => {
                     let task = &self.tasks[disk.partition as usize];
                     let model = self.disks.entry(disk).or_default();
@@ -76,6 +82,10 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    fn lane_of(&self, topic: &Topic) -> Option<Lane> {
+        Lane::ALL.into_iter().find(|lane| self.topology.lane(*lane) == topic)
     }
 
     fn appended(
@@ -88,7 +98,7 @@ impl Model {
         if at.topic == *self.topology.dead_letters() {
             return self.admission.dead_letter(body);
         }
-        let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
+        let lane = self.lane_of(&at.topic);
         self.admission.is_reordered = log.counts.contains_key(RECORDS_REFUSED);
         match lane.filter(|_| body.header(VERDICT).is_some()) {
             Some(lane) => self.admission.lane(AdmittedRecord { at, lane, body }, &self.topology),
@@ -110,7 +120,7 @@ impl Model {
 
     /// DERIVE's committed offsets must be where the task's last transaction ended.
     fn check_offset(&self, at: &TopicPartition, to: &Committed) -> Result<(), String> {
-        let lane = Lane::ALL.into_iter().find(|lane| *self.topology.lane(*lane) == at.topic);
+        let lane = self.lane_of(&at.topic);
         let lane = lane.ok_or_else(|| format!("{at} is no lane, and an offset is committed"))?;
         let taken = self.tasks[at.partition.0 as usize].lanes[lane.index()];
         ensure(to.offset.0 == taken, || {
@@ -200,8 +210,7 @@ impl Model {
         let order = OrderRecord::decode(body.value().unwrap_or_default());
         let order = order.map_err(|error| format!("{at}/{order_at}: {error}"))?;
         let state = TopicPartition::new(self.topology.state(), at.partition);
-        let late = log.transaction(n).prepared;
-        Ok(SealedTransaction { order_at, order, late, state: log.written(n, &state).collect() })
+        Ok(SealedTransaction { order_at, order, state: log.written(n, &state).collect() })
     }
 
     /// At the end of a history: everything was processed, and every store is complete.

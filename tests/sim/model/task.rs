@@ -1,13 +1,13 @@
 //! The model of a task: its state after each committed transaction.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::derive::source_offsets::{SOURCES, TakenOffsets};
-use tidewire_engine::record::{Body, Millis, Partition};
+use tidewire_engine::record::{Body, Millis, Offset, Partition};
 use tidewire_engine::topology::Lane;
 use tidewire_engine::verdict::TopicId;
 
@@ -37,6 +37,9 @@ pub(super) struct TaskModel {
     pub(super) tables: ModelTables,
     /// Every record of an input that was taken.
     pub(super) sources: HashSet<TakenSource>,
+    /// The ends of the lanes when they were requested, open transactions included. Of two requests
+    /// at one time of the clocks, the lower one is kept.
+    ends: BTreeMap<(Lane, Millis), Offset>,
     snapshots: Vec<TaskSnapshot>,
 }
 
@@ -54,8 +57,6 @@ pub(super) struct TakenSource {
 pub(super) struct SealedTransaction<'a> {
     pub(super) order_at: u64,
     pub(super) order: OrderRecord,
-    /// Whether its commit was requested some time before it happened.
-    pub(super) late: bool,
     /// The changelog's records, with their offsets.
     pub(super) state: Vec<(u64, &'a Body)>,
 }
@@ -63,13 +64,24 @@ pub(super) struct SealedTransaction<'a> {
 impl TaskModel {
     pub(super) fn new(partition: Partition) -> Self {
         let (times, tables) = ([Millis(0); Lane::COUNT], ModelTables::default());
-        let (sources, snapshots) = (HashSet::new(), Vec::new());
-        Self { partition, lanes: [0; Lane::COUNT], times, tables, sources, snapshots }
+        let (sources, ends, snapshots) = (HashSet::new(), BTreeMap::new(), Vec::new());
+        Self { partition, lanes: [0; Lane::COUNT], times, tables, sources, ends, snapshots }
     }
 
     /// The time of the slowest lane.
     pub(super) fn settled(&self) -> Millis {
         self.times.into_iter().min().expect("there are lanes")
+    }
+
+    /// Records that the end of a lane was requested at this time.
+    pub(super) fn ends_requested(&mut self, lane: Lane, time: Millis, end: Offset) {
+        let lowest = self.ends.entry((lane, time)).or_insert(end);
+        *lowest = end.min(*lowest);
+    }
+
+    /// The end of a lane at the request of this time.
+    pub(super) fn end_at(&self, lane: Lane, time: Millis) -> Option<Offset> {
+        self.ends.get(&(lane, time)).copied()
     }
 
     pub(super) fn check_continues_the_last(&self, order: &OrderRecord) -> Result<(), String> {

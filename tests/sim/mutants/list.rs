@@ -206,6 +206,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "member.position(self.slots[lane.index()])?.0 > 0 || end.0 == 0",
     },
     Mutant {
+        name: "committed_ends_settle_time",
+        file: "src/derive/ticks.rs",
+        breaks: "A tick passes facts of a transaction that is open.",
+        original: "log.request_ends(lanes, Isolation::Uncommitted)",
+        mutated: "log.request_ends(lanes, Isolation::Committed)",
+    },
+    Mutant {
         name: "no_seek_after_an_abort",
         file: "src/derive/running.rs",
         breaks: "Records of an aborted transaction are not read again.",

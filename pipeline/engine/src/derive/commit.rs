@@ -103,10 +103,12 @@ impl Derive {
         let asking = |error| EngineError::of_log("reading the ends of the lanes", error);
         let now = self.shared.now();
         if self.ticks.may_request(now) {
-            let due = self.tasks.values_mut().filter_map(Task::running);
-            let due = due.filter(|running| running.tick_due().is_some_and(|at| at <= now));
-            let lanes: Vec<_> =
-                due.flat_map(|running| Lane::ALL.map(|lane| running.lane(lane).clone())).collect();
+            let mut lanes = Vec::new();
+            for running in self.tasks.values_mut().filter_map(Task::running) {
+                if running.tick_due(now).is_some_and(|due| due <= now) {
+                    lanes.extend(Lane::ALL.map(|lane| running.lane(lane).clone()));
+                }
+            }
             if !lanes.is_empty() {
                 self.ticks.request(&*self.shared.ports.log, &lanes, now).map_err(asking)?;
             }
@@ -347,8 +349,8 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
 
 impl RunningTask {
     /// When the task needs its next tick or hand-over, milliseconds since the epoch.
-    pub(super) fn wanted_at(&self, ticks: &Ticks, handed: Millis) -> i64 {
-        let tick = self.tick_due().map_or(i64::MAX, |first| ticks.wanted_at(first));
+    pub(super) fn wanted_at(&mut self, ticks: &Ticks, handed: Millis, now: Millis) -> i64 {
+        let tick = self.tick_due(now).map_or(i64::MAX, |first| ticks.wanted_at(first));
         let hand_over = if self.has_unwritten() { handed.0 + HAND_OVER_MS } else { i64::MAX };
         tick.min(hand_over)
     }

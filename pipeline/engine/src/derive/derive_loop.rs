@@ -287,7 +287,7 @@ impl Derive {
                     let busy = Duration::from_millis(BUSY_WAIT_MS).min(wait);
                     return restoring.wait(busy).map_err(waiting);
                 }
-                TaskPhase::Running(running) => running.wanted_at(&self.ticks, task.handed),
+                TaskPhase::Running(running) => running.wanted_at(&self.ticks, task.handed, now),
                 TaskPhase::Draining(_) | TaskPhase::Closed => continue,
             };
             let ms = u64::try_from(until.saturating_sub(now.0)).unwrap_or(0);

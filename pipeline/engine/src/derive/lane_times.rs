@@ -14,7 +14,9 @@
 //! lane holds nothing back: a tick says which lanes were consumed to their ends, and moves them to
 //! its own time. So all of it follows from the `order` record.
 //!
-//! A record that ADMIT or another task still holds can be older than the settled time. It is late.
+//! A lane is not consumed to its end while the log holds an open transaction there (`ticks.rs`). A
+//! record that ADMIT or another task has not written to the log yet can be older than the settled
+//! time. It is late.
 
 use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::record::Millis;

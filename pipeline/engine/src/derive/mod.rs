@@ -72,6 +72,7 @@ pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};
 pub use plan::Events;
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
+pub use running::SETTLE_MS;
 pub use sandbox::Operators;
 pub use state_channel::StateChannel;
 pub use table_decl::{Changelog, TableDecl};

@@ -42,7 +42,7 @@ const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
 
 /// Milliseconds after which a task asks for a tick only to settle its time, so that expired state
 /// leaves the store although a lane is idle: often enough for windows of hours.
-pub(super) const SETTLE_MS: i64 = 600_000;
+pub const SETTLE_MS: i64 = 600_000;
 
 /// The time of a tick, and the lanes that were consumed to their ends then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,9 @@ pub(super) struct RunningTask {
     pub(super) progress: TaskProgress,
     /// Its time, records of the open transaction included.
     pub(super) times: LaneTimes,
-    /// When it was last asked whether time can be settled, or the time of its first record. It
-    /// decides when a tick is requested, not what a tick does.
+    /// When it was last asked whether time can be settled; after a start or an abort the settled
+    /// time, or the time of the first record. It decides when a tick is requested, not what a tick
+    /// does.
     settle_from: Millis,
     /// Whether progress past control records waits to be handed over, although no state does.
     pub(super) progress_moved: bool,
@@ -257,7 +258,9 @@ impl RunningTask {
 
     /// When the task needs its next tick, for its first timer or to settle its time; `None` if it
     /// needs none before its next record.
-    pub(super) fn tick_due(&self) -> Option<Millis> {
+    pub(super) fn tick_due(&mut self, now: Millis) -> Option<Millis> {
+        // If the clock was set back, settling must not wait until it has caught up.
+        self.settle_from = self.settle_from.min(now);
         let is_behind = self.times.settled() < self.times.latest();
         let settles = is_behind.then(|| Millis(self.settle_from.0.saturating_add(SETTLE_MS)));
         self.timers.first().into_iter().chain(settles).min()
@@ -336,6 +339,8 @@ impl RunningTask {
         self.sources.discard();
         self.queues.clear();
         self.times = self.progress.times;
+        // A tick may have been among what is rolled back.
+        self.settle_from = self.times.settled();
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
             let to = position.expect("a running task has a position in every lane");
             repeat(|| member.seek(*slot, to))

@@ -5,13 +5,18 @@
 //! processed up to there can move to the *time of the request*. The loop never waits for an answer,
 //! and has at most one request in [`TICK_MS`].
 //!
+//! These are the ends with open transactions included. A transaction of another task may hold facts
+//! of earlier times, and a task reads nothing behind its start until it has ended. With the
+//! committed end the lane would count as consumed, and these facts would come late. The same rule
+//! holds for ADMIT's lanes: they have no transactions, so their two ends are the same.
+//!
 //! A task of which no timer is due then, or a lane whose end is not in the answer, is asked about
 //! again with the next request. Without an answer no task ticks, and nothing else changes.
 
 use std::collections::BTreeMap;
 
 use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
-use crate::port::{EndsRequest, Log, LogError};
+use crate::port::{EndsRequest, Isolation, Log, LogError};
 use crate::record::{Millis, Offset, Partition, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
@@ -51,7 +56,7 @@ struct Incomplete {
 pub(super) struct TicksDue {
     /// When the request was made: the time to tick with.
     pub(super) at: Millis,
-    /// The ends of the lanes of each task, as far as they are known.
+    /// The ends of the lanes of each task, as far as they are known, open transactions included.
     pub(super) ends: BTreeMap<Partition, LaneEnds>,
 }
 
@@ -88,7 +93,7 @@ impl Ticks {
         now: Millis,
     ) -> Result<(), LogError> {
         self.requested = now;
-        match log.request_ends(lanes) {
+        match log.request_ends(lanes, Isolation::Uncommitted) {
             Ok(request) => {
                 let tasks = lanes.chunks(Lane::ALL.len());
                 let partitions = tasks.map(|lanes| lanes[0].partition).collect();
