@@ -17,6 +17,7 @@ use tidewire_engine::admit::{
 };
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic};
@@ -81,7 +82,7 @@ impl PipelineUnderTest {
             settings_hash: 1,
             standby: false,
         };
-        Derive::new(config, self.ports.clone()).expect("joined")
+        Derive::new(config, self.ports.clone(), OPERATORS).expect("joined")
     }
 
     /// Runs both loops until nothing is left to do, and closes them.

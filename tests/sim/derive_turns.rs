@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::order::{OrderRecord, Tick};
 use tidewire_engine::derive::{
-    Derive, DeriveConfig, DerivePorts, OPERATORS, Operator, SETTLE_MS, TICK_MS,
+    ChannelDelivery, Derive, DeriveConfig, DerivePorts, Operator, SETTLE_MS, TICK_MS,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
@@ -183,7 +184,7 @@ struct TestLoop {
 
 impl TestLoop {
     fn new(partitions: u32, clock_step: i64) -> Self {
-        Self::with_operators(partitions, clock_step, OPERATORS)
+        Self::with_operators(partitions, clock_step, &[&Dedup, &ChannelDelivery])
     }
 
     /// A loop of two tasks, one per commit group, with a timer each that is due.
@@ -221,7 +222,7 @@ impl TestLoop {
             stores: Arc::new(FakeStores::new(0, &log)),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
-        let mut derive = Derive::with_operators(config, ports, operators).expect("no faults");
+        let mut derive = Derive::new(config, ports, operators).expect("no faults");
         let starts = (0..20).map(|_| derive.turn(Duration::ZERO).expect("no faults"));
         assert!(starts.last().is_some_and(|turned| turned.joined && !turned.restoring));
         Self { log, clock, topology, derive }

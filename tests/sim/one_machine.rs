@@ -82,7 +82,7 @@ impl OneMachine {
                 stores: Arc::new(self.stores.of_process(&process)),
                 clock: Arc::new(OneMachineClock(self.log.clone())),
             };
-            let derive = Derive::with_operators(config, ports, self.operators);
+            let derive = Derive::new(config, ports, self.operators);
             self.derive = derive.ok().map(|derive| (process, derive));
         }
         let mut work = 1;

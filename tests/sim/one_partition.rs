@@ -6,8 +6,9 @@ use std::time::Duration;
 use tidewire_engine::admit::{
     Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit, WaitingPartitions,
 };
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts, OPERATORS};
+use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::lane_record::VERDICT;
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -111,7 +112,7 @@ impl OnePartition {
                 stores: Arc::new(self.stores.clone()),
                 clock: Arc::new(PipelineClock(self.log.clone())),
             };
-            self.derive = Some(Derive::with_operators(config, ports, OPERATORS).expect("joined"));
+            self.derive = Some(Derive::new(config, ports, OPERATORS).expect("joined"));
         }
         let derive = self.derive.as_mut().expect("just made");
         for _ in 0..turns {

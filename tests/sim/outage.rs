@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use tidewire_engine::derive::OPERATORS;
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::replay::{ReplayRange, TaskSpec};
 use tidewire_engine::topology::Lane;
 use tidewire_schemas::catalogue::Catalogue;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewire_engine::derive::OPERATORS;
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::record::Record;
 use tidewire_engine::topology::Lane;
 use tidewire_schemas::catalogue::Catalogue;

@@ -133,8 +133,7 @@ impl ReplayFixture {
             stores: Arc::new(FakeStores::new(0, &self.log)),
             clock: Arc::new(LogClock(self.log.clone())),
         };
-        let mut derive =
-            Derive::with_operators(config, ports, self.task.operators).expect("joined");
+        let mut derive = Derive::new(config, ports, self.task.operators).expect("joined");
         for n in numbers {
             let record = Outgoing {
                 topic: topology.lane(Lane::Normal).clone(),

@@ -94,7 +94,7 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
         settings_hash: 0,
         standby: false,
     };
-    let derive = Derive::with_operators(config, ports, &[&Count]).map_err(io::Error::other)?;
+    let derive = Derive::new(config, ports, &[&Count]).map_err(io::Error::other)?;
     turn(derive)
 }
 

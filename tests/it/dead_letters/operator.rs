@@ -140,7 +140,7 @@ impl OperatorRound<'_> {
             settings_hash: 1,
             standby: false,
         };
-        let mut derive = Derive::with_operators(config, ports, self.operators).expect("joined");
+        let mut derive = Derive::new(config, ports, self.operators).expect("joined");
         let mut admit = admit(log, &self.topology, &PoisonBreaker::new(PoisonLimit::OFF));
         settle(&mut admit);
         wait_until("the operator has seen the events", || {

@@ -200,7 +200,7 @@ fn an_event_that_failed_in_an_operator_leaves_no_trace_and_passes_when_requeued(
         settings_hash: 1,
         standby: false,
     };
-    let mut derive = Derive::with_operators(config, ports, OPERATORS).expect("joined");
+    let mut derive = Derive::new(config, ports, OPERATORS).expect("joined");
     let mut admit = admit(&log, &topology, &PoisonBreaker::new(PoisonLimit::OFF));
     let mut settle = || {
         settle(&mut admit);

@@ -82,7 +82,7 @@ impl World {
                 stores: Arc::new(self.machines[n].of_process(&log)),
                 clock: Arc::new(MachineClock(log)),
             };
-            match Derive::with_operators(config, ports, OPERATORS) {
+            match Derive::new(config, ports, OPERATORS) {
                 Ok(derive) => self.loops.derives[n].running = Some(derive),
                 Err(error) => return self.after(Err(error), n),
             }

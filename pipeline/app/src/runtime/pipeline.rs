@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tidewire_engine::admit::{Admit, AdmitConfig, AdmitInput, PoisonBreaker, WaitingPartitions};
 use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Log, Wake};
 use tidewire_engine::turn::{EngineError, TurnOutcome};
 
@@ -111,7 +112,7 @@ fn admit_factory(config: AdmitConfig, log: Arc<dyn Log>, status: LoopStatus) -> 
 fn derive_factory(config: DeriveConfig, ports: DerivePorts, status: LoopStatus) -> LoopFactory {
     Box::new(move || {
         status.set(LoopPhase::Joining);
-        let derive = Derive::new(config.clone(), ports.clone())?;
+        let derive = Derive::new(config.clone(), ports.clone(), OPERATORS)?;
         Ok(Box::new(DeriveLoop { derive, status: status.clone() }))
     })
 }

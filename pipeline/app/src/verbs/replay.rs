@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tidewire_connectors::rocks::{self, Checkpoint, RocksStores, checkpoints};
-use tidewire_engine::derive::OPERATORS;
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Log, LogError};
 use tidewire_engine::record::{Millis, Offset, Partition};
 use tidewire_engine::replay::{

@@ -12,8 +12,6 @@ use std::time::Duration;
 use tidewire_schemas::catalogue::Catalogue;
 
 use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
-use crate::derive::dedup::Dedup;
-use crate::derive::delivery::ChannelDelivery;
 use crate::derive::failure::CommitFailure;
 use crate::derive::lag::Lag;
 use crate::derive::operator::{Operator, Rules, plan_of};
@@ -38,9 +36,6 @@ pub const HAND_OVER_BYTES: usize = 8 << 20;
 
 /// Milliseconds a turn waits at most while a task is restoring or an answer is to come.
 const BUSY_WAIT_MS: u64 = 5;
-
-/// The operators of every deployment, in the order in which they process an event.
-pub const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
 
 /// The settings of a DERIVE loop.
 #[derive(Clone, Debug)]
@@ -143,12 +138,7 @@ pub struct Derive {
 
 impl Derive {
     /// Initialises the transactional ids, then joins the group; the first turns restore the tasks.
-    pub fn new(config: DeriveConfig, ports: DerivePorts) -> Result<Self, EngineError> {
-        Self::with_operators(config, ports, OPERATORS)
-    }
-
-    /// The same with other operators.
-    pub fn with_operators(
+    pub fn new(
         config: DeriveConfig,
         ports: DerivePorts,
         operators: &'static [&'static dyn Operator],

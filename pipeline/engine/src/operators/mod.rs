@@ -11,3 +11,12 @@ pub mod posts;
 
 #[cfg(test)]
 mod testing;
+
+use crate::derive::dedup::Dedup;
+use crate::derive::{ChannelDelivery, Operators};
+
+/// The operators of every deployment, in the order in which they process an event: de-duplication
+/// is first. `posts` comes before `notify.resolve`, which reads what it wrote. Delivery is last,
+/// after those that amend an event.
+pub const OPERATORS: Operators =
+    &[&Dedup, &posts::Posts, &posts::NotifyResolve, &engagement::Engagement, &ChannelDelivery];
