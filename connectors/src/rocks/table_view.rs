@@ -208,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_that_passes_is_tried_again() {
+        let dir = Path::new("of-a-store");
+        let fails = || SingleThreadedDb::list_cf(&Options::default(), dir).map(|_| 0);
+        let mut attempts = 0;
+        let done = with_attempts(dir, || {
+            attempts += 1;
+            if attempts < ATTEMPTS { fails() } else { Ok(attempts) }
+        });
+        assert_eq!(done.unwrap(), ATTEMPTS);
+        assert!(with_attempts(dir, fails).unwrap_err().message.contains("of-a-store"));
+    }
+
+    #[test]
     fn dropped_windows_are_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let stores = RocksStores::new(Config::new(dir.path()));

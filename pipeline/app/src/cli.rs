@@ -144,7 +144,7 @@ pub struct StateGetArgs {
     /// List the entries whose keys begin with these parts; without parts, with any
     #[arg(long)]
     pub prefix: bool,
-    /// List at most N entries
+    /// List at most N entries, up to 1000
     #[arg(long, value_name = "N", requires = "prefix", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,

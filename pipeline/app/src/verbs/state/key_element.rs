@@ -72,9 +72,13 @@ impl KeyElement {
     /// The parts of a stored key, as far as they can be recognised, and the rest as bytes.
     pub(super) fn of_key(key: &[u8]) -> Vec<Self> {
         let (mut elements, mut rest) = (Vec::new(), key);
-        while let Some((element, left)) = recognise(rest, elements.is_empty()) {
+        while let Some((element, left)) = recognise(rest) {
             elements.push(element);
             rest = left;
+        }
+        // No key begins with an empty text, but a hash may have its bytes.
+        if elements.first() == Some(&Self::Text(String::new())) {
+            (elements, rest) = (Vec::new(), key);
         }
         if !rest.is_empty() {
             elements.push(Self::Bytes(rest.to_vec()));
@@ -99,9 +103,8 @@ impl fmt::Display for KeyElement {
     }
 }
 
-/// The element at the beginning of these bytes, and the bytes behind it. No key begins with an
-/// empty text.
-fn recognise(key: &[u8], is_first: bool) -> Option<(KeyElement, &[u8])> {
+/// The element at the beginning of these bytes, and the bytes behind it.
+fn recognise(key: &[u8]) -> Option<(KeyElement, &[u8])> {
     let decoded = |decode: fn(&mut FieldDecoder<'_>) -> Option<KeyElement>| {
         let mut from = FieldDecoder(key);
         decode(&mut from).map(|element| (element, from.0))
@@ -112,10 +115,9 @@ fn recognise(key: &[u8], is_first: bool) -> Option<(KeyElement, &[u8])> {
     let number =
         || decoded(|from| u64::read(from).filter(|n| *n < NUMBER_END).map(KeyElement::Number));
     let text = || {
-        let printable = |text: &String| !text.contains(char::is_control);
-        decoded(|from| String::read(from).map(KeyElement::Text)).filter(|(element, _)| {
-            matches!(element, KeyElement::Text(text)
-                if printable(text) && !(is_first && text.is_empty()))
+        decoded(|from| {
+            let printable = |text: &String| !text.contains(char::is_control);
+            String::read(from).filter(printable).map(KeyElement::Text)
         })
     };
     time.or_else(number).or_else(text)
