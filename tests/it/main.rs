@@ -29,5 +29,6 @@ mod replay;
 mod schemas_command;
 mod sse_clients;
 mod state;
+mod state_get;
 mod store_killed;
 mod topics_layout;

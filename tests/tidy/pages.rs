@@ -9,6 +9,7 @@ use clap::Parser as _;
 use tidewire_app::api::endpoints::{self, Audience};
 use tidewire_app::cli::Cli;
 use tidewire_connectors::socket::http::response::HttpErrorCode;
+use tidewire_engine::derive::{OPERATORS, table_specs};
 use tidewire_engine::fanout::protocol::native::ErrorCode;
 use tidewire_engine::port::{Cleanup, TopicSpec};
 use tidewire_engine::topology::Topology;
@@ -127,6 +128,15 @@ fn days(ms: u64) -> String {
     } else {
         format!("{} min", ms / 60_000)
     }
+}
+
+#[test]
+fn the_tables_of_state_of_the_operations_page_are_those_of_the_code() {
+    let page = rows("docs/operations.md", "table | number").into_iter();
+    let page = page.map(|row| format!("{} {}", name(&row[0]), row[1]));
+    let code = table_specs(OPERATORS).into_iter();
+    let code = code.map(|spec| format!("{} {}", spec.name, spec.table.0));
+    same("docs/operations.md, tables of state", page.collect(), code.collect());
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(super) fn remove_dir(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// RocksDB as used here: all column families are opened with the database.
-type SingleThreadedDb = DBWithThreadMode<SingleThreaded>;
+pub(super) type SingleThreadedDb = DBWithThreadMode<SingleThreaded>;
 
 /// Memory that the databases of all tasks share.
 pub(super) struct SharedBuffers {
@@ -85,8 +85,16 @@ struct DeclaredTable {
     horizon: Arc<AtomicI64>,
 }
 
-const META: &str = "meta";
-const PROGRESS: &[u8] = b"progress";
+pub(super) const META: &str = "meta";
+pub(super) const PROGRESS: &[u8] = b"progress";
+
+/// What the names of the tables' families begin with.
+pub(super) const TABLE_PREFIX: &str = "table-";
+
+/// The name of a table's family.
+pub(super) fn family_name(table: Table) -> String {
+    format!("{TABLE_PREFIX}{}", table.0)
+}
 
 impl TaskDatabase {
     /// Opens or creates the database.
@@ -113,7 +121,7 @@ impl TaskDatabase {
         }
         let mut known = vec![None; 256];
         for spec in tables {
-            let family = format!("table-{}", spec.table.0);
+            let family = family_name(spec.table);
             names.push(family.clone());
             let horizon = Arc::new(AtomicI64::new(i64::MIN));
             known[usize::from(spec.table.0)] =

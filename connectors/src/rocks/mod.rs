@@ -5,6 +5,7 @@
 //! to. So data and progress always agree, and a crash costs a short replay of the changelogs.
 //!
 //! A store never contains what the log has not committed, and gives no meaning to what it stores.
+//! It is open once; a `TableView` reads it beside the process that has it open.
 //!
 //! Modules in reading order.
 
@@ -13,8 +14,10 @@ mod config;
 mod database;
 mod merge;
 mod store;
+mod table_view;
 mod write_behind;
 
 pub use checkpoint::{Checkpoint, checkpoints};
 pub use config::Config;
 pub use store::RocksStores;
+pub use table_view::TableView;

@@ -4,7 +4,7 @@
 //! checkpoints.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tidewire_engine::record::{Millis, Partition};
 use super::checkpoint::{self, TaskCheckpoints};
 use super::config::Config;
 use super::database::{SharedBuffers, TASK_DIR_PREFIX, TaskDatabase, remove_dir, task_dir_name};
+use super::table_view::{self, TableView};
 use super::write_behind::WriteBehind;
 
 /// The stores of a process: one directory per task.
@@ -31,6 +32,11 @@ impl RocksStores {
         Arc::new(Self { config, shared })
     }
 
+    /// The configured directory.
+    pub fn folder(&self) -> &Path {
+        &self.config.dir
+    }
+
     /// The partitions that have a store.
     pub fn partitions(&self) -> std::io::Result<Vec<Partition>> {
         let mut partitions = Vec::new();
@@ -42,6 +48,21 @@ impl RocksStores {
         }
         partitions.sort_unstable();
         Ok(partitions)
+    }
+
+    /// The tables that a partition's store has, those of other builds included.
+    pub fn tables(&self, partition: Partition) -> Result<Vec<Table>, StoreError> {
+        table_view::tables(&self.dir(partition))
+    }
+
+    /// A table of a partition's store as it is now, whether or not the store is open. `None`: the
+    /// store has no such table, or there is no store.
+    pub fn view(
+        &self,
+        partition: Partition,
+        table: Table,
+    ) -> Result<Option<TableView>, StoreError> {
+        TableView::open(&self.dir(partition), table)
     }
 
     fn dir(&self, partition: Partition) -> PathBuf {
@@ -115,8 +136,6 @@ impl Store for RocksStore {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use tidewire_engine::port::{StoreWrite, TableExpiry};
 
     use super::*;

@@ -40,7 +40,7 @@ pub enum Verb {
     DeadLetters(DeadLettersArgs),
     /// Execute the history of tasks again and compare it with the log
     Replay(ReplayArgs),
-    /// Remove the local state of tasks; it is restored from the log
+    /// Print entries of the local state of tasks, or remove it to have it restored from the log
     State(StateArgs),
     /// Resume ADMIT after it stopped at the poison limit
     Resume(ProcessArgs),
@@ -117,15 +117,57 @@ pub struct StateArgs {
 /// Subcommands of `state`.
 #[derive(Debug, Subcommand)]
 pub enum StateVerb {
+    /// Print an entry of a table, or the entries whose keys begin alike, also while DERIVE runs
+    ///
+    /// Reads the stores in the data folder and changes nothing. Values are as of the last write of
+    /// a store, which follows the log by about a second while its task runs, and by more while it
+    /// restores. A partition that another process took over stays as it was. Exit code 1: there is
+    /// no such entry.
+    Get(StateGetArgs),
     /// Remove the state of a stopped process; its next start restores it from the log
-    Rebuild {
-        /// Only the task of this partition; may be repeated [default: all]
-        #[arg(long = "partition", value_name = "N")]
-        partitions: Vec<u32>,
-        /// Settings.
-        #[command(flatten)]
-        settings: SettingArgs,
-    },
+    Rebuild(StateRebuildArgs),
+}
+
+/// Arguments of `state get`.
+#[derive(Args, Debug)]
+pub struct StateGetArgs {
+    /// Name or number of the table, such as ids
+    #[arg(value_name = "TABLE")]
+    pub table: String,
+    /// The parts of the key: TEXT, u64:5, time:2026-01-05T10:00:00Z, or hex:00ff for bytes as they
+    /// are; text:TEXT for a text that begins like one of these
+    #[arg(value_name = "KEY")]
+    pub key: Vec<String>,
+    /// The first part of the key, as a text
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// List the entries whose keys begin with these parts; without parts, with any
+    #[arg(long)]
+    pub prefix: bool,
+    /// List at most N entries, up to 1000
+    #[arg(long, value_name = "N", requires = "prefix", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// Only the task of this partition; may be repeated [default: all in the data folder]
+    #[arg(long = "partition", value_name = "P")]
+    pub partitions: Vec<u32>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
+}
+
+/// Arguments of `state rebuild`.
+#[derive(Args, Debug)]
+pub struct StateRebuildArgs {
+    /// Only the task of this partition; may be repeated [default: all]
+    #[arg(long = "partition", value_name = "N")]
+    pub partitions: Vec<u32>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: SettingArgs,
 }
 
 /// Arguments of `topics`.
@@ -445,7 +487,10 @@ impl Verb {
                 DeadLettersVerb::Requeue(args) | DeadLettersVerb::Drop(args) => &args.at.settings,
             },
             Self::Replay(ReplayArgs { verb: ReplayVerb::Verify(args) }) => &args.settings,
-            Self::State(StateArgs { verb: StateVerb::Rebuild { settings, .. } }) => settings,
+            Self::State(args) => match &args.verb {
+                StateVerb::Get(args) => &args.settings,
+                StateVerb::Rebuild(args) => &args.settings,
+            },
             Self::Resume(args) | Self::Ready(args) => &args.settings,
             Self::Produce(args) => &args.to.settings,
             Self::Tail(args) => &args.at.settings,
@@ -525,6 +570,7 @@ mod tests {
             &["dead-letters", "list"],
             &["dead-letters", "drop", "--all-open"],
             &["replay", "verify"],
+            &["state", "get", "ids", "hex:00"],
             &["state", "rebuild"],
             &["schemas", "check"],
             &["schemas", "export"],

@@ -37,11 +37,6 @@ pub struct StateFolder {
 }
 
 impl StateFolder {
-    /// Whether a data folder has a state folder.
-    pub fn is_in(data_dir: &Path) -> bool {
-        data_dir.join(STATE).is_dir()
-    }
-
     /// Creates it if it is missing, and locks it.
     pub fn claim(data_dir: &Path) -> Result<Self, ProcessExit> {
         match LockedFolder::claim(&data_dir.join(STATE))? {
@@ -113,6 +108,11 @@ impl LogIds {
     fn is(&self, content: &str) -> bool {
         content == self.text() || content == format!("{} {}\n", self.state, self.order)
     }
+}
+
+/// The state folder of a data folder; `None` if there is none.
+pub fn find(data_dir: &Path) -> Option<PathBuf> {
+    Some(data_dir.join(STATE)).filter(|dir| dir.is_dir())
 }
 
 /// The state folder, to read while its process may run; `None` if there is none, or none of this

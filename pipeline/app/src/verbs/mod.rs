@@ -17,8 +17,8 @@ pub mod resume;
 pub mod schemas;
 pub mod topics;
 
-pub mod rebuild;
 pub mod replay;
+pub mod state;
 
 pub mod doctor;
 pub mod ready;

@@ -71,7 +71,7 @@ pub use plan::Events;
 pub use quiet::QUIET_MS;
 pub use restore::RestoreProgress;
 pub use running::SETTLE_MS;
-pub use sandbox::Operators;
+pub use sandbox::{Operators, table_specs};
 pub use state_channel::StateChannel;
 pub use table_decl::{Changelog, TableDecl};
 pub use ticks::TICK_MS;
@@ -79,4 +79,4 @@ pub use timers::MAX_TIMERS_PER_TICK;
 pub use updates::Updates;
 
 pub(crate) use running::TickTime;
-pub(crate) use sandbox::{Executed, Sandbox, StoredTask, table_specs};
+pub(crate) use sandbox::{Executed, Sandbox, StoredTask};

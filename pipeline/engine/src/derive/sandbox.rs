@@ -49,7 +49,7 @@ pub(crate) struct Sandbox {
 }
 
 /// The tables in the store of a task with these operators.
-pub(crate) fn table_specs(operators: Operators) -> Vec<TableSpec> {
+pub fn table_specs(operators: Operators) -> Vec<TableSpec> {
     TaskTables::of(operators).specs().to_vec()
 }
 

@@ -6,37 +6,20 @@
 
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::port::Stores as _;
-use tidewire_engine::record::Partition;
 
-use crate::cli::{StateArgs, StateVerb};
+use crate::cli::StateRebuildArgs;
 use crate::process_exit::ProcessExit;
 use crate::runtime::state_folder::StateFolder;
 use crate::{configure, terminal};
 
 /// Removes the state and prints how many tasks had some.
-pub fn run(args: &StateArgs) -> Result<(), ProcessExit> {
-    let StateVerb::Rebuild { partitions, settings } = &args.verb;
-    let config = configure::for_command(settings)?;
-    if !StateFolder::is_in(&config.data.dir) {
-        let shown = config.data.dir.display();
-        let text = format!("there is no state in {shown}; give another --data-dir");
-        return Err(ProcessExit::failed(text));
-    }
+pub(super) fn run(args: &StateRebuildArgs) -> Result<(), ProcessExit> {
+    let config = configure::for_command(&args.settings)?;
+    super::folder(&config)?;
     let folder = StateFolder::claim(&config.data.dir)?;
     let shown = folder.dir().display();
     let stores = RocksStores::new(rocks::Config::new(folder.dir()));
-    let there = stores.partitions().map_err(|error| {
-        ProcessExit::because(format!("could not read {shown}; check its owner"), error)
-    })?;
-    let asked: Vec<Partition> = partitions.iter().copied().map(Partition).collect();
-    if let Some(absent) = asked.iter().find(|partition| !there.contains(partition)) {
-        let text = format!(
-            "there is no state of partition {} in {shown}; give another --data-dir",
-            absent.0
-        );
-        return Err(ProcessExit::failed(text));
-    }
-    let meant = if asked.is_empty() { there } else { asked };
+    let meant = super::partitions(&stores, &args.partitions)?;
     for partition in &meant {
         let failed = |error| {
             let partition = partition.0;
