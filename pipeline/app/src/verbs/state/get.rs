@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 
 use tidewire_connectors::rocks::{self, RocksStores, TableView};
 use tidewire_engine::derive::progress::TaskProgress;
-use tidewire_engine::derive::{OPERATORS, table_specs};
+use tidewire_engine::derive::table_specs;
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{StoreError, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Partition;
 
