@@ -31,3 +31,4 @@ mod sse_clients;
 mod state;
 mod store_killed;
 mod topics_layout;
+mod value_level;

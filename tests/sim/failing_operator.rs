@@ -16,6 +16,7 @@ use tidewire_engine::derive::{
 use tidewire_engine::port::{Appender, Clock, Isolation, Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{Event, EventView};
@@ -63,6 +64,7 @@ const fn table(table: Table, name: &'static str) -> TableDecl {
         spec: TableSpec { table, name, expiry: TableExpiry::Never },
         changelog: Changelog::State,
         window_ms: 0,
+        level: ValueLevel::FIRST,
     }
 }
 

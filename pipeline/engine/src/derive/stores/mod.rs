@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A store has no data of its own; the task's state has it. A persisted layout is a [`StoreKey`] or
-//! a [`StoreValue`], in a file next to its operator; values begin with their version.
+//! a [`StoreValue`], in a file next to its operator; values begin with their version, which the
+//! value level in force decides.
 
 mod expiring;
 mod keyed;
