@@ -23,6 +23,7 @@ mod window;
 pub use expiring::Expiring;
 pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
+pub(super) use layout::unreadable;
 pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
 pub use session::{MAX_AHEAD_MS, Session, SessionEvent, SessionWindows, Sessions};
 pub use window::{Updated, Windowed, Windows};
