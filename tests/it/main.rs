@@ -32,3 +32,4 @@ mod state;
 mod state_get;
 mod store_killed;
 mod topics_layout;
+mod value_level;

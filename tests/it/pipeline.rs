@@ -23,6 +23,7 @@ use tidewire_engine::record::TopicPartition;
 use tidewire_engine::record::{Body, Offset, Outgoing, Partition, Record, Topic};
 use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::test_rng::TestRng;
@@ -54,7 +55,8 @@ impl PipelineUnderTest {
             EmbeddedLog::open(Config::new(dir.join("log")), clock.clone()).expect("the log opens");
         let stores = RocksStores::new(rocks::Config::new(dir.join("state")));
         let topology = Topology::new("t.", 4);
-        create_topics(&*log, &topology, LayoutNumber::CURRENT).expect("as asked");
+        create_topics(&*log, &topology, LayoutNumber::CURRENT, ValueLevel::FIRST)
+            .expect("as asked");
         Self { ports: DerivePorts { log: log.clone(), stores, clock }, log, topology }
     }
 

@@ -11,6 +11,7 @@ use tidewire_engine::topics_layout::{
     CreateTopicsError, FoundLayout, LAYOUT_KEY, LayoutNumber, create_topics, find_layout,
 };
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_tests::server;
 
 use crate::dead_letters::fixture::{append, open};
@@ -19,7 +20,7 @@ use crate::dead_letters::fixture::{append, open};
 const CREATORS: u32 = 8;
 
 /// Runs a command on a data folder; returns its exit code and what it printed.
-fn run(data: &Path, words: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn run(data: &Path, words: &[&str]) -> (Option<i32>, String) {
     let mut command = server::command();
     command.args(words).arg("--data-dir").arg(data).args(["--listen", "127.0.0.1:0"]);
     let output = command.stdin(Stdio::null()).output().expect("the binary starts");
@@ -73,7 +74,7 @@ fn a_folder_of_a_later_layout_is_refused_and_both_numbers_are_named() {
     let dir = tempfile::tempdir().expect("the temporary folder can be written");
     let (data, topology) = (dir.path().join("data"), Topology::default());
     let log = open(&data);
-    create_topics(&*log, &topology, LayoutNumber(7)).expect("new topics");
+    create_topics(&*log, &topology, LayoutNumber(7), ValueLevel::FIRST).expect("new topics");
     drop(log);
     check_refused(&data, &["are in layout 7,", "Start the build that created them"]);
     let log = open(&data);
@@ -136,7 +137,7 @@ pub(crate) fn check_creators(log: &Arc<dyn Log>, topology: &Topology) {
             reader.wait(std::time::Duration::from_millis(20)).expect("waited");
         }
     }
-    assert_eq!(records.len(), 1, "one layout record");
+    assert_eq!(records.len(), 2, "one layout record and one value level");
 }
 
 /// The layout if these topics could be created in it; `None` if they are in another.
@@ -146,7 +147,7 @@ fn create_until_decided(
     layout: LayoutNumber,
 ) -> Option<LayoutNumber> {
     for _ in 0..100 {
-        match create_topics(log, topology, layout) {
+        match create_topics(log, topology, layout, ValueLevel::FIRST) {
             Ok(_) => return Some(layout),
             Err(CreateTopicsError::Refused(_)) => return None,
             Err(_) => {}

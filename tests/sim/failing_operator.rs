@@ -14,6 +14,7 @@ use tidewire_engine::derive::{
 use tidewire_engine::port::{Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
 use tidewire_engine::topology::Lane;
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
@@ -57,6 +58,7 @@ const fn table(table: Table, name: &'static str) -> TableDecl {
         spec: TableSpec { table, name, expiry: TableExpiry::Never },
         changelog: Changelog::State,
         window_ms: 0,
+        level: ValueLevel::FIRST,
     }
 }
 

@@ -23,6 +23,7 @@ mod quiet_partitions;
 mod replay;
 mod second_copies;
 mod topics_layout;
+mod value_level;
 mod world;
 
 use tidewire_tests::test_rng;

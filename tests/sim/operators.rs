@@ -12,6 +12,7 @@ use tidewire_engine::derive::{
 };
 use tidewire_engine::port::{KeyRange, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
 
 /// Events per entity key, 8 bytes big-endian.
@@ -80,6 +81,7 @@ const fn table(table: Table, name: &'static str) -> TableDecl {
         spec: TableSpec { table, name, expiry: TableExpiry::Never },
         changelog: Changelog::State,
         window_ms: 0,
+        level: ValueLevel::FIRST,
     }
 }
 

@@ -20,6 +20,7 @@ use tidewire_engine::replay::{
     TaskSpec, Verification, VerifyStep,
 };
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
@@ -286,7 +287,12 @@ impl Operator for NondeterministicOperator {
 
     fn tables(&self) -> &'static [TableDecl] {
         const SPEC: TableSpec = TableSpec { table: SEEN, name: "seen", expiry: TableExpiry::Never };
-        &[TableDecl { spec: SPEC, changelog: Changelog::State, window_ms: 0 }]
+        &[TableDecl {
+            spec: SPEC,
+            changelog: Changelog::State,
+            window_ms: 0,
+            level: ValueLevel::FIRST,
+        }]
     }
 
     fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {

@@ -6,6 +6,7 @@ use tidewire_engine::topics_layout::{
     CreateTopicsError, FoundLayout, LAYOUT_KEY, LayoutNumber, create_topics, find_layout,
 };
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::{VALUE_LEVEL_KEY, ValueLevel, level_in_force};
 
 use crate::fake::FakeLog;
 use crate::test_rng::TestRng;
@@ -15,6 +16,9 @@ const HISTORIES: u64 = 1_000;
 
 /// Attempts, each in a new process, after which the log stops failing.
 const ATTEMPTS: u64 = 8;
+
+/// The value level of both builds.
+const LEVEL: ValueLevel = ValueLevel(3);
 
 /// The layouts of the two builds.
 const LAYOUTS: [LayoutNumber; 2] = [LayoutNumber::CURRENT, LayoutNumber(4)];
@@ -28,14 +32,14 @@ fn history(seed: u64) -> LayoutNumber {
     for attempt in 1..=ATTEMPTS {
         let layout = LAYOUTS[random.index(LAYOUTS.len())];
         let process = log.as_process(attempt);
-        if create_topics(&process, &topology, layout).is_ok() {
+        if create_topics(&process, &topology, layout, LEVEL).is_ok() {
             let first = *completed.get_or_insert(layout);
             assert_eq!(first, layout, "one build after the other has created the topics");
         }
     }
     log.state().faults = false;
     let process = log.as_process(ATTEMPTS + 1);
-    let outcomes = LAYOUTS.map(|layout| create_topics(&process, &topology, layout));
+    let outcomes = LAYOUTS.map(|layout| create_topics(&process, &topology, layout, LEVEL));
     let [first, second] = outcomes.each_ref().map(Result::is_ok);
     assert_ne!(first, second, "{outcomes:?}");
     let layout = if first { LAYOUTS[0] } else { LAYOUTS[1] };
@@ -48,7 +52,10 @@ fn history(seed: u64) -> LayoutNumber {
     let values: Vec<_> =
         records.iter().map(|record| (record.body.key(), record.body.value())).collect();
     let number = layout.encode();
-    assert_eq!(values, [(Some(LAYOUT_KEY.as_bytes()), Some(&number[..]))], "one record");
+    let layout_record = (Some(LAYOUT_KEY.as_bytes()), Some(&number[..]));
+    let level_record = (Some(VALUE_LEVEL_KEY.as_bytes()), Some(&b"3"[..]));
+    assert_eq!(values, [layout_record, level_record], "one record of each");
+    assert_eq!(level_in_force(&process, &topology, LEVEL).expect("no faults"), LEVEL);
     assert_eq!(find_layout(&process, &topology).expect("no faults"), FoundLayout::Marked(layout));
     layout
 }
@@ -91,7 +98,7 @@ fn empty_topics_without_a_layout_record_are_completed_and_topics_in_use_are_refu
             append(&log, &TopicPartition::new(topic, Partition(1)));
         }
         let before = log.topics().expect("no faults").len();
-        let outcome = create_topics(&log, &topology, LayoutNumber::CURRENT);
+        let outcome = create_topics(&log, &topology, LayoutNumber::CURRENT, LEVEL);
         match is_in_use {
             false => assert_eq!(outcome.expect("they are completed"), 1, "{topic:?}"),
             true => {

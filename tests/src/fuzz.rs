@@ -19,6 +19,7 @@ use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
 use tidewire_engine::topics_layout::LayoutNumber;
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_engine::verdict::{Decision, TopicId, Verdict, VerdictSource};
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::channel::Channel;
@@ -479,7 +480,7 @@ fn order_sample() -> Vec<u8> {
         build: "0.1.0".to_owned(),
         settings_hash: 1,
         catalogue_hash: 2,
-        level: 1,
+        level: ValueLevel(1),
         lane_ids: [1, 2, 3, 4, 5, 6].map(TopicId),
         before: LaneTimes([1_000, 900, 800, 0, 1_000, 0].map(Millis)),
         after: LaneTimes([2_000, 900, 1_800, 1_500, 1_500, 0].map(Millis)),

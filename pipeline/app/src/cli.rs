@@ -42,6 +42,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Print entries of the local state of tasks, or remove it to have it restored from the log
     State(StateArgs),
+    /// Write the newest layouts of stored values from now on; older builds can't start afterwards
+    Finalize(SettingArgs),
     /// Resume ADMIT after it stopped at the poison limit
     Resume(ProcessArgs),
     /// Send events from a file or standard input, one JSON object per line; a line that is no JSON
@@ -470,9 +472,11 @@ impl Verb {
     /// `--log-filter` of a command that has the flag.
     pub fn log_filter(&self) -> Option<&str> {
         let settings = match self {
-            Self::Admit(args) | Self::Derive(args) | Self::Doctor(args) | Self::Settings(args) => {
-                args
-            }
+            Self::Admit(args)
+            | Self::Derive(args)
+            | Self::Finalize(args)
+            | Self::Doctor(args)
+            | Self::Settings(args) => args,
             Self::Dev(args) | Self::Gateway(args) => &args.settings,
             Self::Topics(args) => match &args.verb {
                 TopicsVerb::Create(at) | TopicsVerb::List(at) => &at.settings,
@@ -572,6 +576,7 @@ mod tests {
             &["replay", "verify"],
             &["state", "get", "ids", "hex:00"],
             &["state", "rebuild"],
+            &["finalize"],
             &["schemas", "check"],
             &["schemas", "export"],
             &["settings"],

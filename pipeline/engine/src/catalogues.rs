@@ -17,7 +17,8 @@
 use tidewire_schemas::catalogue::{Catalogue, compare, decode_stored, encode_stored};
 
 use crate::committed_read::read_committed;
-use crate::port::{Log, LogError, Transactor};
+use crate::committed_write::write_committed;
+use crate::port::{Log, LogError};
 use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::Topology;
 
@@ -67,13 +68,8 @@ pub fn put_in_force(
                 return Ok(());
             }
             check_writer(topology, stored.as_ref(), catalogue)?;
-            match write(&mut *transactor, topology, catalogue) {
-                // The next attempt takes the id over again and reads the outcome.
-                Err(error @ (LogError::Abort(_) | LogError::Unknown(_) | LogError::Fenced(_))) => {
-                    Err(LogError::Retry(Box::new(error)).into())
-                }
-                written => Ok(written?),
-            }
+            // The next attempt after a failure takes the id over again and reads the outcome.
+            Ok(write_committed(&mut *transactor, &[record(topology, catalogue)])?)
         }
     }
 }
@@ -168,16 +164,9 @@ fn newest(log: &dyn Log, topology: &Topology) -> Result<Option<StoredCatalogue>,
     Ok(found)
 }
 
-fn write(
-    transactor: &mut dyn Transactor,
-    topology: &Topology,
-    catalogue: &Catalogue,
-) -> Result<(), LogError> {
+/// The record of a catalogue.
+fn record(topology: &Topology, catalogue: &Catalogue) -> Outgoing {
     let value = encode_stored(catalogue.own_files()).expect("a folder's size is limited");
     let body = Body::new(Some(key(catalogue).as_bytes()), Some(&value), &[]);
-    let topic = topology.catalogues().clone();
-    transactor.begin()?;
-    transactor.append(&[Outgoing { topic, partition: Partition(0), body }])?;
-    transactor.drain()?;
-    transactor.commit().map(drop)
+    Outgoing { topic: topology.catalogues().clone(), partition: Partition(0), body }
 }

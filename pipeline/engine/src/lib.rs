@@ -16,6 +16,9 @@ pub mod verdict;
 pub mod telemetry;
 
 mod committed_read;
+mod committed_write;
+pub mod value_level;
+
 pub mod topics_layout;
 
 pub mod catalogues;

@@ -366,12 +366,13 @@ pub(crate) fn release_failed(why: &LogError) {
     );
 }
 
-/// A task is restored, but its owner's name is not committed yet.
-pub(crate) fn claim_failed(partition: Partition, why: &EngineError) {
+/// A task is restored, but its owner's name is not committed yet, or the value level not known.
+pub(crate) fn task_waits(partition: Partition, why: &EngineError) {
     tracing::info!(
         partition = partition.0,
         error = why as &dyn std::error::Error,
-        "a task is restored, but its group did not accept the owner's name yet"
+        "a task is restored and waits: its group did not accept the owner's name, or the value \
+         level could not be read"
     );
 }
 

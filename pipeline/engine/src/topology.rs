@@ -333,8 +333,8 @@ impl Topology {
         format!("{}{CATALOGUE_ID}", self.prefix)
     }
 
-    /// The transactional id for writing the layout record: one for all processes, so that there is
-    /// one record.
+    /// The transactional id for writing the layout record and the value level: one for all
+    /// processes, so that they write one after the other.
     pub fn layout_transactional_id(&self) -> String {
         format!("{}{LAYOUT_ID}", self.prefix)
     }

@@ -20,6 +20,7 @@ use tidewire_engine::port::{Cleanup, Log as _, TopicSpec};
 use tidewire_engine::record::Topic;
 use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 use tidewire_tests::test_rng::TestRng;
@@ -55,7 +56,8 @@ impl BenchFixture {
     pub(crate) fn make(bootstrap: &str, prefix: &str) -> io::Result<Self> {
         let topology = Topology::new(prefix, DEFAULT_PARTITIONS);
         let log = KafkaLog::open(Config::new(bootstrap, prefix)).map_err(io::Error::other)?;
-        create_topics(&*log, &topology, LayoutNumber::CURRENT).map_err(io::Error::other)?;
+        create_topics(&*log, &topology, LayoutNumber::CURRENT, ValueLevel::FIRST)
+            .map_err(io::Error::other)?;
         let counts = TopicSpec {
             topic: Topic::new(format!("{prefix}streams-counts")),
             partitions: DEFAULT_PARTITIONS,

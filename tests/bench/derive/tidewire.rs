@@ -18,6 +18,7 @@ use tidewire_engine::derive::{
 };
 use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_tests::wall_clock::SystemWallClock;
@@ -47,6 +48,7 @@ impl Operator for Count {
             spec: TableSpec { table: COUNTS, name: "counts", expiry: TableExpiry::Never },
             changelog: Changelog::State,
             window_ms: 0,
+            level: ValueLevel::FIRST,
         }];
         TABLES
     }

@@ -19,6 +19,7 @@ use tidewire_engine::record::{
 };
 use tidewire_engine::topics_layout::{LayoutNumber, create_topics};
 use tidewire_engine::topology::Topology;
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 use tidewire_tests::server;
@@ -53,7 +54,7 @@ pub(crate) fn open(data: &Path) -> Arc<dyn Log> {
 pub(crate) fn fresh(topology: &Topology) -> (tempfile::TempDir, Arc<dyn Log>) {
     let dir = tempfile::tempdir().expect("the temporary folder can be written");
     let log = open(dir.path());
-    create_topics(&*log, topology, LayoutNumber::CURRENT).expect("new topics");
+    create_topics(&*log, topology, LayoutNumber::CURRENT, ValueLevel::FIRST).expect("new topics");
     (dir, log)
 }
 

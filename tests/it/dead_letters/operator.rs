@@ -19,6 +19,7 @@ use tidewire_engine::derive::{
 use tidewire_engine::port::{Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Outgoing;
 use tidewire_engine::topology::Topology;
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_tests::wall_clock::SystemWallClock;
 
@@ -51,7 +52,12 @@ impl Operator for Counting {
 
     fn tables(&self) -> &'static [TableDecl] {
         const SPEC: TableSpec = TableSpec { table: SEEN, name: "seen", expiry: TableExpiry::Never };
-        &[TableDecl { spec: SPEC, changelog: Changelog::State, window_ms: 0 }]
+        &[TableDecl {
+            spec: SPEC,
+            changelog: Changelog::State,
+            window_ms: 0,
+            level: ValueLevel::FIRST,
+        }]
     }
 
     fn on_event(

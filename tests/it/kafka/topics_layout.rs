@@ -12,6 +12,7 @@ use tidewire_engine::topics_layout::{
     CreateTopicsError, FoundLayout, LayoutNumber, create_topics, find_layout,
 };
 use tidewire_engine::topology::{Lane, Topology};
+use tidewire_engine::value_level::ValueLevel;
 use tidewire_tests::broker;
 use tidewire_tests::server;
 
@@ -132,7 +133,12 @@ fn a_broker_that_does_not_answer_is_no_statement_about_the_layout() {
     let address = silent.local_addr().expect("bound").to_string();
     let log = open(TopicNamespace::new(&address, "silent."));
     let begun = std::time::Instant::now();
-    let outcome = create_topics(&*log, &Topology::new("silent.", 1), LayoutNumber::CURRENT);
+    let outcome = create_topics(
+        &*log,
+        &Topology::new("silent.", 1),
+        LayoutNumber::CURRENT,
+        ValueLevel::FIRST,
+    );
     assert!(matches!(outcome, Err(CreateTopicsError::Layout(LogError::Retry(_)))), "{outcome:?}");
     assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
 }

@@ -537,16 +537,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "tasks_are_not_claimed",
         file: "src/derive/assign.rs",
         breaks: "The ids of an owner that died in its first transaction are not fenced.",
-        original: "step.done && self.claim(restoring)?",
-        mutated: "step.done",
+        original: "&& self.claim(restoring)?",
+        mutated: "",
     },
     Mutant {
         name: "a_failed_claim_counts_as_made",
         file: "src/derive/assign.rs",
         breaks: "The same, if the group did not respond when its task started.",
-        original: r#"restoring.report_unclaimed(&error, self.shared.now());
+        original: r#"restoring.report_waiting(&error, self.shared.now());
                 Ok(false)"#,
-        mutated: r#"restoring.report_unclaimed(&error, self.shared.now());
+        mutated: r#"restoring.report_waiting(&error, self.shared.now());
                 Ok(true)"#,
     },
     Mutant {

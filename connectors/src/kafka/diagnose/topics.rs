@@ -1,6 +1,7 @@
 //! Checks that the topics exist as they must be, without creating or changing any.
 //!
-//! Topics in another layout are one finding: what else is wrong with them does not matter.
+//! Topics in another layout, or at a value level that this build can't read, are one finding: what
+//! else is wrong with them does not matter.
 //!
 //! A problem that several topics share is one finding that names one of them: a wrong
 //! `topics.partitions` is one mistake, not one for each topic.
@@ -9,11 +10,14 @@ use std::collections::BTreeMap;
 
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tidewire_engine::port::TopicSpec;
+use tidewire_engine::derive::highest_level;
+use tidewire_engine::operators::OPERATORS;
+use tidewire_engine::port::{LogError, TopicSpec};
 use tidewire_engine::topics_layout::{
     FoundLayout, LayoutNumber, LayoutRefusal, LogPlace, find_layout,
 };
 use tidewire_engine::topology::has_one_partition;
+use tidewire_engine::value_level::{level_in_force, level_text};
 
 use super::client_log::ClusterView;
 use super::rights::{self, Operation, TopicRights};
@@ -37,7 +41,8 @@ impl TopicCheck<'_> {
         if rights.missing.len() < specs.len() {
             match self.check_layout(&specs) {
                 Ok(None) => {}
-                Ok(Some(refusal)) => return report(Finding::Fix(refusal)),
+                Ok(Some(refusal @ Finding::Fix(_))) => return report(refusal),
+                Ok(Some(level)) => report(level),
                 Err(why) => report(Finding::Warn(format!("the layout was not checked: {why}"))),
             }
         }
@@ -64,8 +69,9 @@ impl TopicCheck<'_> {
         wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
     }
 
-    /// The refusal of topics in another layout. The error says why it is not known.
-    fn check_layout(&self, specs: &[TopicSpec]) -> Result<Option<String>, String> {
+    /// The refusal of topics in another layout or at a higher value level, or else that level. The
+    /// error says why it is not known.
+    fn check_layout(&self, specs: &[TopicSpec]) -> Result<Option<Finding>, String> {
         let Self { target, rights, .. } = self;
         let may = |topic: &str, operation| {
             rights.allow(topic, operation) || rights.missing.iter().any(|name| name == topic)
@@ -78,14 +84,22 @@ impl TopicCheck<'_> {
         let log = KafkaLog::open(target.config.clone()).map_err(|error| super::sentence(&error))?;
         let found = find_layout(&*log, target.topology).map_err(|error| super::sentence(&error))?;
         if found == FoundLayout::Empty && rights.missing.is_empty() {
-            return Ok(Some(format!(
+            return Ok(Some(Finding::Fix(format!(
                 "the topics are empty and {catalogues} has no layout record; write it with \
                  `tidewire topics create`"
-            )));
+            ))));
         }
         let refusal = LayoutRefusal::of(target.topology, &found, LayoutNumber::CURRENT);
         let place = LogPlace::Kafka(target.config.bootstrap.clone());
-        Ok(refusal.map(|refusal| refusal.sentence(&place)))
+        if refusal.is_some() || found == FoundLayout::Empty {
+            return Ok(refusal.map(|refusal| Finding::Fix(refusal.sentence(&place))));
+        }
+        let highest = highest_level(OPERATORS);
+        match level_in_force(&*log, target.topology, highest) {
+            Ok(level) => Ok(Some(Finding::Ok(level_text(level, highest)))),
+            Err(LogError::Invalid(why)) => Ok(Some(Finding::Fix(why))),
+            Err(error) => Err(super::sentence(&error)),
+        }
     }
 
     fn summary(&self, present: &[&TopicSpec]) -> Finding {

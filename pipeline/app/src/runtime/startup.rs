@@ -77,7 +77,7 @@ fn open_with_retries(
     Ok(ProcessParts { ports, gateway_inputs, folder })
 }
 
-/// Creates or checks the topics, and makes sure that the state folder follows them.
+/// Creates or checks the topics and their value level, and makes sure that the state folder follows them.
 fn prepare(
     role: Role,
     config: &Config,
@@ -89,6 +89,7 @@ fn prepare(
     } else {
         storage::create_topics(config, log)?;
     }
+    storage::check_value_level(config, log)?;
     put_catalogue_in_force(role, config, log)?;
     let Some(folder) = folder else { return Ok(()) };
     folder.follow(log, &config.topology()).map_err(|error| match error {

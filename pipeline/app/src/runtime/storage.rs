@@ -10,12 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidewire_connectors::embedded::{self, EmbeddedLog};
 use tidewire_connectors::kafka::KafkaLog;
+use tidewire_engine::derive::highest_level;
+use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Cleanup, Clock, Isolation, Log, LogError, Stores};
 use tidewire_engine::record::{Partition, TopicPartition};
 use tidewire_engine::topics_layout::{
     self, CreateTopicsError, FoundLayout, LayoutNumber, LayoutRefusal, LogPlace, find_layout,
 };
 use tidewire_engine::topology::Topology;
+use tidewire_engine::value_level::level_in_force;
 use tidewire_schemas::codec::Registry;
 
 use crate::config::{AckDurability, Config, DataConfig, KafkaConfig, LogConfig};
@@ -105,7 +108,8 @@ fn refused(config: &Config, refusal: &LayoutRefusal) -> AttemptError {
 /// Creates missing topics and checks existing ones; returns how many are new. Topics in another
 /// layout are refused.
 pub fn create_topics(config: &Config, log: &dyn Log) -> Result<usize, AttemptError> {
-    topics_layout::create_topics(log, &config.topology(), LayoutNumber::CURRENT)
+    let level = highest_level(OPERATORS);
+    topics_layout::create_topics(log, &config.topology(), LayoutNumber::CURRENT, level)
         .map_err(|error| not_created(config, error))
 }
 
@@ -142,6 +146,14 @@ fn find_known_layout(config: &Config, log: &dyn Log) -> Result<bool, AttemptErro
         Some(refusal) => Err(refused(config, &refusal)),
         None => Ok(found != FoundLayout::Empty),
     }
+}
+
+/// Refuses topics at a value level that this build can't read.
+pub fn check_value_level(config: &Config, log: &dyn Log) -> Result<(), AttemptError> {
+    level_in_force(log, &config.topology(), highest_level(OPERATORS)).map(drop).map_err(|error| {
+        let doing = "could not read the value level".into();
+        AttemptError::of_log(doing, &unreachable_message(config), error)
+    })
 }
 
 /// Checks that every topic exists as it must be, and creates none: a mistyped prefix in one of

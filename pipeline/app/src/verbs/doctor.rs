@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use tidewire_connectors::kafka::{DoctorTarget, Finding, diagnose};
 use tidewire_connectors::registry::SchemaRegistry;
 use tidewire_connectors::socket::limits;
+use tidewire_engine::derive::highest_level;
+use tidewire_engine::operators::OPERATORS;
+use tidewire_engine::value_level::{level_in_force, level_text};
 
 use crate::api_client::ApiClient;
 use crate::cli::SettingArgs;
@@ -182,13 +185,17 @@ fn check_log(config: &Config) -> Finding {
     }
     let opened = storage::open_log(config).and_then(|log| {
         storage::refuse_other_layout(config, &*log)?;
-        storage::topic_reports(&*log)
-            .map_err(|error| ProcessExit::of_log("could not list the topics".into(), error))
+        let topics = storage::topic_reports(&*log)
+            .map_err(|error| ProcessExit::of_log("could not list the topics".into(), error))?;
+        let highest = highest_level(OPERATORS);
+        let level = level_in_force(&*log, &config.topology(), highest);
+        let level = level
+            .map_err(|error| ProcessExit::of_log("could not read the value level".into(), error))?;
+        Ok((topics.len(), level_text(level, highest)))
     });
     match opened {
-        Ok(topics) => Finding::Ok(format!(
-            "the log in {dir} opens, {} topics in the layout of this build",
-            topics.len()
+        Ok((topics, level)) => Finding::Ok(format!(
+            "the log in {dir} opens, {topics} topics in the layout of this build; {level}"
         )),
         Err(error) => match running_process::find(config) {
             Ok(AtListen::Ours(running)) => Finding::Ok(format!(

@@ -2,7 +2,7 @@
 //!
 //! A command gets its parsed arguments, builds its configuration with `configure`, prints data to
 //! standard output, and returns how it ended. Commands that need a log which a running process
-//! holds ask that process over HTTP.
+//! holds ask that process over HTTP; `finalize` and `replay` need it stopped.
 
 pub mod generate;
 pub mod produce;
@@ -17,6 +17,7 @@ pub mod resume;
 pub mod schemas;
 pub mod topics;
 
+pub mod finalize;
 pub mod replay;
 pub mod state;
 

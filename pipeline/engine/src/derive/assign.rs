@@ -5,7 +5,7 @@
 //! another owner already, so its task writes nothing more, not even to its store. A task exists
 //! only while all lanes of its partition are assigned.
 
-use crate::derive::derive_loop::{Derive, HAND_OVER_BYTES, HAND_OVER_MS};
+use crate::derive::derive_loop::{Derive, DeriveShared, HAND_OVER_BYTES, HAND_OVER_MS};
 use crate::derive::restore::{RestoreContext, RestoringTask};
 use crate::derive::running::RunningTask;
 use crate::derive::task::{Task, TaskPhase};
@@ -14,6 +14,7 @@ use crate::record::{Millis, Partition, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
+use crate::value_level::{ValueLevel, level_in_force};
 
 impl Derive {
     pub(super) fn follow_assignments(&mut self) -> Result<(), EngineError> {
@@ -21,6 +22,7 @@ impl Derive {
             .map_err(|error| EngineError::of_log("following the consumer group", error))?;
         if !changes.is_empty() {
             self.fenced.clear();
+            self.level = None;
         }
         for change in changes {
             match change {
@@ -193,11 +195,14 @@ impl Derive {
         match &mut task.phase {
             TaskPhase::Restoring(restoring) => {
                 let step = restoring.step(self.shared.restore_context())?;
-                let runs = step.done && self.claim(restoring)?;
-                if runs {
-                    self.run(task)?;
+                if step.done
+                    && let Some(level) = self.value_level(restoring)?
+                    && self.claim(restoring)?
+                {
+                    self.run(task, level)?;
+                    return Ok(true);
                 }
-                Ok(runs || step.replayed > 0)
+                Ok(step.replayed > 0)
             }
             TaskPhase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;
@@ -243,18 +248,39 @@ impl Derive {
         match claimed.map_err(|error| EngineError::of_log("claiming a task", error)) {
             Ok(()) => Ok(true),
             Err(error @ EngineError::Retry { .. }) => {
-                restoring.report_unclaimed(&error, self.shared.now());
+                restoring.report_waiting(&error, self.shared.now());
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn run(&mut self, task: &mut Task) -> Result<(), EngineError> {
+    /// The value level in force, read once after each change of the group: a former owner of an
+    /// assigned partition had read its level before it wrote values of that level. `None` if the
+    /// log does not answer: the task waits, and the others go on.
+    fn value_level(
+        &mut self,
+        restoring: &mut RestoringTask,
+    ) -> Result<Option<ValueLevel>, EngineError> {
+        if self.level.is_none() {
+            let DeriveShared { config, ports, tables, .. } = &*self.shared;
+            let read = level_in_force(&*ports.log, &config.topology, tables.highest_level());
+            match read.map_err(|error| EngineError::of_log("reading the value level", error)) {
+                Ok(level) => self.level = Some(level),
+                Err(error @ EngineError::Retry { .. }) => {
+                    restoring.report_waiting(&error, self.shared.now());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.level)
+    }
+
+    fn run(&mut self, task: &mut Task, level: ValueLevel) -> Result<(), EngineError> {
         let TaskPhase::Restoring(restoring) = task.leave() else {
             return Ok(());
         };
-        let restored = restoring.finish(self.shared.restore_context())?;
+        let restored = restoring.finish(self.shared.restore_context(), level)?;
         let running = RunningTask::start(restored, self.shared.rules(), &mut *self.member)?;
         task.handed = self.shared.now();
         task.enter(TaskPhase::Running(Box::new(running)));

@@ -20,7 +20,7 @@ use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::derive_loop::{Derive, DeriveConfig, DeriveShared, HAND_OVER_MS};
 use crate::derive::failure::CommitFailure;
 use crate::derive::limits::TransactionLimits;
-use crate::derive::order::{OrderRecord, VALUE_LEVEL};
+use crate::derive::order::OrderRecord;
 use crate::derive::running::{RunningTask, TickTime};
 use crate::derive::table_decl::Changelog;
 use crate::derive::tables::TaskTables;
@@ -337,7 +337,7 @@ pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> Orde
         build: config.build.clone(),
         settings_hash: config.settings_hash,
         catalogue_hash: config.catalogue.hash(),
-        level: VALUE_LEVEL,
+        level: running.level,
         lane_ids: running.progress.lane_ids,
         before: running.progress.times,
         after: running.times,

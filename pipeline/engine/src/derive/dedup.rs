@@ -23,8 +23,10 @@ use crate::derive::accepted_id::AcceptedId;
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError};
 use crate::derive::plan::Events;
+use crate::derive::stores::unreadable;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{Table, TableExpiry, TableSpec};
+use crate::value_level::ValueLevel;
 
 /// The table of accepted ids.
 pub const IDS: Table = Table(1);
@@ -50,6 +52,7 @@ impl Operator for Dedup {
             spec: TableSpec { table: IDS, name: "ids", expiry: TableExpiry::ByValueTime },
             changelog: Changelog::Order,
             window_ms: WINDOW_MS,
+            level: ValueLevel::FIRST,
         }]
     }
 
@@ -67,9 +70,11 @@ impl Operator for Dedup {
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let id = hash128(event.account_id, event.event_id);
-        let seen = context.get(IDS, &id)?.and_then(|value| AcceptedId::decode(&value));
-        if seen.is_some_and(|seen| is_duplicate(seen, context)) {
-            return Ok(Flow::Duplicate);
+        if let Some(value) = context.get(IDS, &id)? {
+            let seen = AcceptedId::decode(&value).ok_or_else(|| unreadable(IDS, "value"))?;
+            if is_duplicate(seen, context) {
+                return Ok(Flow::Duplicate);
+            }
         }
         context.accept(IDS, id);
         Ok(Flow::Continue)

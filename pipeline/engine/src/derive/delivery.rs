@@ -57,6 +57,7 @@ mod tests {
     use crate::overlay::TaskState;
     use crate::record::{Body, Millis, Offset, Partition, Record};
     use crate::topology::{Lane, Topology};
+    use crate::value_level::ValueLevel;
     use crate::verdict::TopicId;
 
     const PARTITIONS: u32 = 4;
@@ -104,6 +105,7 @@ mod tests {
             progress: TaskProgress::default(),
             positions: [Offset(0); Lane::COUNT],
             lane_ids: [TopicId::default(); Lane::COUNT],
+            level: ValueLevel::FIRST,
         };
         let mut task = RunningTask::new(restored, rules).expect("a store in memory");
         for (n, event) in events.iter().enumerate() {

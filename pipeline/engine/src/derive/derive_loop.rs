@@ -27,6 +27,7 @@ use crate::record::{Millis, Partition};
 use crate::telemetry;
 use crate::topology::Topology;
 use crate::turn::{EngineError, TurnOutcome, repeat};
+use crate::value_level::ValueLevel;
 
 /// Milliseconds after which committed state is handed to a store's writer.
 pub const HAND_OVER_MS: i64 = 1_000;
@@ -118,6 +119,8 @@ pub struct Derive {
     /// Former owners whose transactions were aborted since the last change of the group: none of
     /// them can have begun another one on an assigned partition.
     pub(super) fenced: BTreeSet<String>,
+    /// The value level in force; `None` until it is read again after a change of the group.
+    pub(super) level: Option<ValueLevel>,
     /// Whether the group has assigned partitions, even if none.
     pub(super) joined: bool,
     /// Turns so far: they rotate which commit group and which of its tasks is first, so that none
@@ -165,6 +168,7 @@ impl Derive {
             tasks: BTreeMap::new(),
             assigned: BTreeMap::new(),
             fenced: BTreeSet::new(),
+            level: None,
             joined: false,
             first: 0,
             aborts: 0,

@@ -25,6 +25,7 @@ use crate::lane_record::VERDICT;
 use crate::port::{KeyRange, Table};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use crate::topology::{Lane, Topology};
+use crate::value_level::ValueLevel;
 use crate::verdict::{Decision, TopicId, Verdict, VerdictSource};
 
 /// The driver's first time, 2026-01-05T10:00:00Z.
@@ -147,6 +148,11 @@ impl TopologyDriver {
     /// The topics, each with one partition; the prefix is `t.`.
     pub fn topology(&self) -> &Topology {
         &self.config.topology
+    }
+
+    /// Sets the value level in force, as far as the operators have versions of it; it is 1 at first.
+    pub fn set_value_level(&mut self, level: ValueLevel) {
+        self.sandbox.set_level(level);
     }
 
     /// The wall clock, which is also the append time of every input.
@@ -287,6 +293,7 @@ impl TopologyDriver {
     pub fn replay(&self) -> Result<(), String> {
         let mut again = fresh(&self.config, self.operators);
         for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {
+            again.set_level(first.order.level);
             let second = execute(&mut again, input);
             let one = [&first.outputs[..], &first.changelog].concat();
             let other = [&second.outputs[..], &second.changelog].concat();

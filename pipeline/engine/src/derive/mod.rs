@@ -74,6 +74,7 @@ pub use running::SETTLE_MS;
 pub use sandbox::{Operators, table_specs};
 pub use state_channel::StateChannel;
 pub use table_decl::{Changelog, TableDecl};
+pub use tables::highest_level;
 pub use ticks::TICK_MS;
 pub use timers::MAX_TIMERS_PER_TICK;
 pub use updates::Updates;

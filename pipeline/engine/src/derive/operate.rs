@@ -365,6 +365,7 @@ impl RunningTask {
             emitted: 0,
             excess: None,
             time: subject.time,
+            level: self.level,
             times: self.times,
             state: &mut self.state,
             batch: &mut self.batch,

@@ -29,6 +29,7 @@ use crate::port::{KeyRange, StoreError, Table};
 use crate::record::{Millis, Partition};
 use crate::telemetry::DroppedByOperator;
 use crate::topology::Topology;
+use crate::value_level::ValueLevel;
 
 /// What happens to an event after an operator has processed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub enum Flow {
 /// Why an operator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// The store failed; the loop ends.
+    /// The store failed; the loop ends. Bytes that can't be decoded are none of its failures.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The operator can't process the event or timer. That becomes a dead letter at once: an
@@ -133,6 +134,8 @@ pub struct Context<'a> {
     /// The first limit that the operator has exceeded: its call fails.
     pub(super) excess: Option<String>,
     pub(super) time: Millis,
+    /// The value level in force, by which stores write.
+    pub(super) level: ValueLevel,
     /// The time of the task.
     pub(super) times: LaneTimes,
     pub(super) state: &'a mut TaskState,

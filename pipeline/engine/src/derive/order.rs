@@ -11,7 +11,7 @@
 //!
 //! ```text
 //! 02 · build text · settings hash u64 · catalogue hash u64
-//! · level of the layouts of stored values, 1 byte
+//! · value level in force, 1 byte
 //! · id of each lane's topic u64
 //! · time each lane was consumed up to before z · after z      (a base is the latest time before)
 //! · per lane touched: count n, then lane byte · first offset n · last minus first n
@@ -33,12 +33,10 @@ use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
 use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::record::{Millis, Offset, put_varint};
 use crate::topology::Lane;
+use crate::value_level::ValueLevel;
 use crate::verdict::TopicId;
 
 const VERSION: u8 = 2;
-
-/// The level of the layouts of stored values that this build writes.
-pub const VALUE_LEVEL: u8 = 1;
 
 /// The first and the last record read from a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +78,8 @@ pub struct OrderRecord {
     pub settings_hash: u64,
     /// The catalogue in force.
     pub catalogue_hash: u64,
-    /// The level of the layouts of stored values.
-    pub level: u8,
+    /// The value level in force.
+    pub level: ValueLevel,
     /// The ids of the lanes' topics, by [`Lane::index`].
     pub lane_ids: [TopicId; Lane::COUNT],
     /// The task's time before.
@@ -133,7 +131,7 @@ impl OrderRecord {
         put_bytes(&mut out, self.build.as_bytes());
         out.extend_from_slice(&self.settings_hash.to_be_bytes());
         out.extend_from_slice(&self.catalogue_hash.to_be_bytes());
-        out.push(self.level);
+        out.push(self.level.0);
         self.lane_ids.iter().for_each(|id| out.extend_from_slice(&id.0.to_be_bytes()));
         self.before.put(&mut out);
         self.after.put(&mut out);
@@ -193,7 +191,7 @@ fn read(from: &mut FieldDecoder<'_>) -> Option<OrderRecord> {
     }
     let build = from.text()?.to_owned();
     let (settings_hash, catalogue_hash) = (from.u64()?, from.u64()?);
-    let level = from.byte()?;
+    let level = ValueLevel(from.byte().filter(|level| *level > 0)?);
     let mut lane_ids = [TopicId::default(); Lane::COUNT];
     for id in &mut lane_ids {
         *id = TopicId(from.u64()?);
@@ -285,7 +283,7 @@ mod tests {
                 "[a-z0-9.+-]{0,40}",
                 any::<u64>(),
                 any::<u64>(),
-                any::<u8>(),
+                1..=u8::MAX,
                 any::<[u64; Lane::COUNT]>(),
             ),
             [times.clone(), times],
@@ -302,7 +300,7 @@ mod tests {
                         build: head.0,
                         settings_hash: head.1,
                         catalogue_hash: head.2,
-                        level: head.3,
+                        level: ValueLevel(head.3),
                         lane_ids: head.4.map(TopicId),
                         before: times[0],
                         after: times[1],

@@ -31,6 +31,7 @@ use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
+use crate::value_level::ValueLevel;
 use crate::verdict::TopicId;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -408,16 +409,20 @@ impl RestoringTask {
         claimed_offsets.collect()
     }
 
-    /// Logs now and then that the group does not accept the task's commit.
-    pub(super) fn report_unclaimed(&mut self, why: &EngineError, now: Millis) {
+    /// Logs now and then why the restored task does not run yet.
+    pub(super) fn report_waiting(&mut self, why: &EngineError, now: Millis) {
         if now.0.saturating_sub(self.reported.0) >= REPORT_EVERY_MS {
             self.reported = now;
-            telemetry::claim_failed(self.changelogs.partition, why);
+            telemetry::task_waits(self.changelogs.partition, why);
         }
     }
 
     /// Turns the restored state into what a running task starts with.
-    pub(super) fn finish(self, context: RestoreContext<'_>) -> Result<RestoredTask, EngineError> {
+    pub(super) fn finish(
+        self,
+        context: RestoreContext<'_>,
+        level: ValueLevel,
+    ) -> Result<RestoredTask, EngineError> {
         let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
         let positions = self.positions.resolve(&progress);
         self.positions.report_lost(&progress, &lanes(context, partition));
@@ -431,7 +436,7 @@ impl RestoringTask {
         let took_ms = context.now.0.saturating_sub(self.assigned.0);
         telemetry::task_restored(partition, replayed, took_ms);
         let lane_ids = self.positions.ids;
-        Ok(RestoredTask { partition, state, progress, positions, lane_ids })
+        Ok(RestoredTask { partition, state, progress, positions, lane_ids, level })
     }
 
     /// Stops the restore; what was replayed and not written is replayed by the next one.

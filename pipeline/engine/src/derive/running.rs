@@ -28,6 +28,7 @@ use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
+use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, Verdict};
 
 /// Records a task processes before the next task's turn and the check of the limits.
@@ -66,6 +67,8 @@ pub(super) struct RunningTask {
     pub(super) routes: Routes,
     /// The offsets and the time that are committed.
     pub(super) progress: TaskProgress,
+    /// The value level in force when it started; it never falls.
+    pub(super) level: ValueLevel,
     /// Its time, records of the open transaction included.
     pub(super) times: LaneTimes,
     /// When it was last asked whether time can be settled; after a start or an abort the settled
@@ -88,6 +91,8 @@ pub(super) struct RestoredTask {
     pub(super) positions: [Offset; Lane::COUNT],
     /// The id of each lane's topic.
     pub(super) lane_ids: [TopicId; Lane::COUNT],
+    /// The value level in force.
+    pub(super) level: ValueLevel,
 }
 
 /// The record being processed, and the lane it was taken from.
@@ -119,7 +124,7 @@ impl RunningTask {
 
     /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
-        let RestoredTask { partition, mut state, progress, .. } = restored;
+        let RestoredTask { partition, mut state, progress, level, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
@@ -136,6 +141,7 @@ impl RunningTask {
             times: progress.times,
             settle_from: progress.times.settled(),
             progress,
+            level,
             progress_moved: true,
             committed_at: None,
         })

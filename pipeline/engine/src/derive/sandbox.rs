@@ -19,6 +19,7 @@ use crate::port::{Store, StoreError, TableSpec};
 use crate::record::{Millis, Offset, Outgoing, Partition, Record};
 use crate::topology::Lane;
 use crate::turn::EngineError;
+use crate::value_level::ValueLevel;
 use crate::verdict::TopicId;
 
 /// The operators of a task.
@@ -67,6 +68,7 @@ impl Sandbox {
             progress,
             positions: [Offset(0); Lane::COUNT],
             lane_ids: progress.lane_ids,
+            level: ValueLevel::FIRST,
         };
         let plan = plan_of(config.catalogue, operators);
         let running = RunningTask::new(restored, rules(&config, operators, &plan))?;
@@ -81,6 +83,11 @@ impl Sandbox {
     /// Sets the ids of the lanes' topics, which the next transaction writes.
     pub(crate) fn set_lane_ids(&mut self, ids: [TopicId; Lane::COUNT]) {
         self.running.progress.lane_ids = ids;
+    }
+
+    /// Sets the value level in force, as far as these operators have versions of it.
+    pub(crate) fn set_level(&mut self, level: ValueLevel) {
+        self.running.level = level.min(self.tables.highest_level());
     }
 
     /// The time, records of the open transaction included.

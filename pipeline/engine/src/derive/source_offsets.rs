@@ -32,7 +32,8 @@
 //! again. A row that forgets an offset loses nothing: the copy is then found by its event id, if it
 //! comes within the window.
 //!
-//! A task keeps its rows decoded and writes those that changed once per transaction.
+//! A task keeps its rows decoded and writes those that changed once per transaction. A row that
+//! can't be decoded ends the process: without it a copy would be delivered.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -44,8 +45,11 @@ use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::put_varint;
 use crate::topology::Lane;
+use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, VerdictSource};
 
+/// The only version. Another one is to be written from a value level on, as those of a
+/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
 const VERSION: u8 = 1;
 
 /// The table of rows.
@@ -56,6 +60,7 @@ pub(super) const SOURCES_DECL: TableDecl = TableDecl {
     spec: TableSpec { table: SOURCES, name: "sources", expiry: TableExpiry::Never },
     changelog: Changelog::State,
     window_ms: 0,
+    level: ValueLevel::FIRST,
 };
 
 /// Offsets above the delivered range that a row keeps: twice what ADMIT takes of a partition

@@ -24,10 +24,13 @@ use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::{Body, Millis, Outgoing};
+use crate::value_level::ValueLevel;
 
 /// The operator number of lives in the table of timers; no operator may use it.
 pub(super) const LIVES: u8 = 254;
 
+/// The only version. Another one is to be written from a value level on, as those of a
+/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
 const VERSION: u8 = 1;
 
 /// A renewal moves the end of a life once this part of it has passed: most cost nothing then.
@@ -71,7 +74,7 @@ impl StateChannel {
             panic!("a channel whose entries stay has no table");
         };
         let spec = TableSpec { table, name, expiry: TableExpiry::Never };
-        TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
+        TableDecl { spec, changelog: Changelog::State, window_ms: 0, level: ValueLevel::FIRST }
     }
 
     /// Publishes the current event as the value of an entry.

@@ -4,6 +4,7 @@
 //! else of DERIVE.
 
 use crate::port::TableSpec;
+use crate::value_level::ValueLevel;
 
 /// The topic from which a table is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,4 +26,7 @@ pub struct TableDecl {
     pub changelog: Changelog,
     /// For a table whose entries expire: milliseconds of settled time until they do.
     pub window_ms: i64,
+    /// The level from which the newest version of its values is written; the first for values
+    /// without versions.
+    pub level: ValueLevel,
 }

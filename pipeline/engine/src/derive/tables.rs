@@ -11,10 +11,16 @@ use crate::derive::timers::TIMERS;
 use crate::derive::updates::UPDATES;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;
+use crate::value_level::ValueLevel;
 
 /// The longest window in milliseconds: a day less than its changelog is kept, as a margin for wrong
 /// clocks and slow replays.
 pub(super) const WINDOW_MS_MAX: i64 = WINDOWS_RETENTION_MS as i64 - 24 * 3_600_000;
+
+/// The highest value level of a build with these operators.
+pub fn highest_level(operators: &[&dyn Operator]) -> ValueLevel {
+    TaskTables::of(operators).highest_level()
+}
 
 /// All tables of a task.
 #[derive(Clone, Debug)]
@@ -65,6 +71,11 @@ impl TaskTables {
     pub(super) fn changelog(&self, table: Table) -> Changelog {
         let decl = self.declared.iter().find(|decl| decl.spec.table == table);
         decl.expect("an operator writes to tables it has declared").changelog
+    }
+
+    /// The level from which the newest version of all values is written.
+    pub(super) fn highest_level(&self) -> ValueLevel {
+        self.declared.iter().map(|decl| decl.level).max().unwrap_or_default()
     }
 
     /// The tables whose entries expire, and their windows in milliseconds.

@@ -11,7 +11,8 @@
 
 use crate::derive::encoding::{FieldDecoder, put_bytes};
 
-/// The version that this build writes.
+/// The only version. Another one is to be written from a value level on, as those of a
+/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
 const VERSION: u8 = 2;
 
 /// What caused a timer.

@@ -29,12 +29,14 @@ use crate::derive::timer_cause::TimerCause;
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
+use crate::value_level::ValueLevel;
 
 /// The declaration of the table.
 pub(super) const TIMERS: TableDecl = TableDecl {
     spec: TableSpec { table: Table(0), name: "timers", expiry: TableExpiry::Never },
     changelog: Changelog::State,
     window_ms: 0,
+    level: ValueLevel::FIRST,
 };
 
 /// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.

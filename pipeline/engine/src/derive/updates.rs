@@ -24,10 +24,13 @@ use crate::derive::timer_cause::TimerCause;
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
+use crate::value_level::ValueLevel;
 
 /// The operator number of updates in the table of timers; no operator may use it.
 pub(super) const UPDATES: u8 = 255;
 
+/// The only version. Another one is to be written from a value level on, as those of a
+/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
 const VERSION: u8 = 1;
 
 /// The coalesced updates of an operator.
@@ -48,7 +51,7 @@ impl Updates {
     /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
-        TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
+        TableDecl { spec, changelog: Changelog::State, window_ms: 0, level: ValueLevel::FIRST }
     }
 
     /// When the interval after an update ends.

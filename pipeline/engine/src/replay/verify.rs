@@ -139,6 +139,7 @@ impl Verification {
         order: &OrderRecord,
     ) -> Result<Result<Executed, DivergenceKind>, ReplayError> {
         self.sandbox.set_lane_ids(order.lane_ids);
+        self.sandbox.set_level(order.level);
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
         for (lane, count) in &order.sequence {

@@ -5,12 +5,14 @@
 //! predecessor has committed, and the predecessor's commit fails if it comes later. So there is one
 //! layout record, and the process that loses reads it.
 
-use crate::port::{Log, LogError, TopicSpec, Transactor};
+use crate::committed_write::write_committed;
+use crate::port::{Log, LogError, TopicSpec};
 use crate::record::{Body, Outgoing, Partition, Topic};
 use crate::topics_layout::find::{FoundLayout, find_layout};
 use crate::topics_layout::record::{LAYOUT_KEY, LayoutNumber};
 use crate::topics_layout::refusal::LayoutRefusal;
 use crate::topology::Topology;
+use crate::value_level::{ValueLevel, level_record};
 
 /// Why topics could not be created.
 #[derive(Debug, thiserror::Error)]
@@ -33,18 +35,19 @@ pub enum CreateTopicsError {
 }
 
 /// Creates missing topics and checks existing ones; returns how many are new. Topics in another
-/// layout are refused before anything is created.
+/// layout are refused before anything is created. A new deployment starts at this value level.
 pub fn create_topics(
     log: &dyn Log,
     topology: &Topology,
     layout: LayoutNumber,
+    level: ValueLevel,
 ) -> Result<usize, CreateTopicsError> {
     let mut created = 0;
     if !is_marked(log, topology, layout)? {
         let specs = topology.specs();
         let catalogues = specs.iter().find(|spec| spec.topic == *topology.catalogues());
         created += create(log, catalogues.expect("every topic has a spec"))?;
-        mark(log, topology, layout)?;
+        mark(log, topology, layout, level)?;
     }
     Ok(created + create_missing(log, topology)?)
 }
@@ -76,8 +79,13 @@ fn create(log: &dyn Log, spec: &TopicSpec) -> Result<usize, CreateTopicsError> {
     Ok(usize::from(created))
 }
 
-/// Writes the layout record, unless another process was first.
-fn mark(log: &dyn Log, topology: &Topology, layout: LayoutNumber) -> Result<(), CreateTopicsError> {
+/// Writes the layout record and the value level, unless another process was first.
+fn mark(
+    log: &dyn Log,
+    topology: &Topology,
+    layout: LayoutNumber,
+    level: ValueLevel,
+) -> Result<(), CreateTopicsError> {
     let mut transactor = log.transactor(&topology.layout_transactional_id())?;
     // A process that had the id before can't commit any more. What it has committed is seen now.
     if is_marked(log, topology, layout)? {
@@ -86,18 +94,6 @@ fn mark(log: &dyn Log, topology: &Topology, layout: LayoutNumber) -> Result<(), 
     let body = Body::new(Some(LAYOUT_KEY.as_bytes()), Some(&layout.encode()), &[]);
     let topic = topology.catalogues().clone();
     let record = Outgoing { topic, partition: Partition(0), body };
-    match write(&mut *transactor, record) {
-        // The next attempt takes the id over again and reads the outcome.
-        Err(error @ (LogError::Abort(_) | LogError::Unknown(_) | LogError::Fenced(_))) => {
-            Err(LogError::Retry(Box::new(error)).into())
-        }
-        written => Ok(written?),
-    }
-}
-
-fn write(transactor: &mut dyn Transactor, record: Outgoing) -> Result<(), LogError> {
-    transactor.begin()?;
-    transactor.append(&[record])?;
-    transactor.drain()?;
-    transactor.commit().map(drop)
+    // The next attempt after a failure takes the id over again and reads the outcome.
+    Ok(write_committed(&mut *transactor, &[record, level_record(topology, level)])?)
 }

@@ -16,6 +16,7 @@ use crate::derive::{
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::{Millis, Offset};
 use crate::topology::Lane;
+use crate::value_level::ValueLevel;
 use crate::verdict::TopicId;
 
 /// Kafka's default of `message.max.bytes`, less what a batch and a record add.
@@ -37,7 +38,12 @@ impl Operator for Large {
 
     fn tables(&self) -> &'static [TableDecl] {
         const SPEC: TableSpec = TableSpec { table: ROWS, name: "rows", expiry: TableExpiry::Never };
-        &[TableDecl { spec: SPEC, changelog: Changelog::State, window_ms: 0 }]
+        &[TableDecl {
+            spec: SPEC,
+            changelog: Changelog::State,
+            window_ms: 0,
+            level: ValueLevel::FIRST,
+        }]
     }
 
     fn on_event(
@@ -152,7 +158,7 @@ fn the_largest_order_record_fits_a_broker() {
         build: "0".repeat(100),
         settings_hash: u64::MAX,
         catalogue_hash: u64::MAX,
-        level: u8::MAX,
+        level: ValueLevel(u8::MAX),
         lane_ids: [TopicId(u64::MAX); Lane::COUNT],
         before: LaneTimes([Millis(i64::MAX / 4); Lane::COUNT]),
         after: LaneTimes([Millis(i64::MAX / 2); Lane::COUNT]),

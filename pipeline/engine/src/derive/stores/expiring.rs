@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::derive::operator::{Context, OperatorError, Rules};
 use crate::derive::stores::layout::{
-    FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_value,
+    FieldDecoder, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_value, unreadable,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::{TimerKey, TimerOwner};
@@ -43,16 +43,18 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
     /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
-        TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
+        let level = newest_level::<V>();
+        TableDecl { spec, changelog: Changelog::State, window_ms: 0, level }
     }
 
     /// The value of a key, unless it is expired at the time of the cause.
     pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
         let Some(stored) = context.get(self.table, &key_bytes(key))? else { return Ok(None) };
-        if expires_at(&stored).is_none_or(|at| at <= context.expiry_time()) {
+        let at = expires_at(&stored).ok_or_else(|| unreadable(self.table, "value"))?;
+        if at <= context.expiry_time() {
             return Ok(None);
         }
-        Ok(Some(read_value(self.table, &stored[8..])?))
+        read_value(self.table, &stored[8..]).map(Some)
     }
 
     /// Sets the value of a key, which expires at `until`.
@@ -67,7 +69,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         self.remove_timer(context, &key)?;
         let mut stored = Vec::with_capacity(32);
         until.put(&mut stored);
-        put_value(value, &mut stored);
+        put_value(value, context.level, &mut stored);
         context.put(self.table, &key, &stored);
         let due = self.due(&key);
         let timer =

@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::layout::{
-    StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
+    StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{KeyRange, Table, TableExpiry, TableSpec};
 
 /// One value per key.
 pub struct KeyValue<K, V> {
@@ -31,19 +31,20 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
     /// The declaration for its operator's `tables`.
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::Never };
-        TableDecl { spec, changelog: Changelog::State, window_ms: 0 }
+        let level = newest_level::<V>();
+        TableDecl { spec, changelog: Changelog::State, window_ms: 0, level }
     }
 
     /// The value of a key.
     pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
         let found = context.get(self.table, &key_bytes(key))?;
-        Ok(found.map(|value| read_value(self.table, &value)).transpose()?)
+        found.map(|value| read_value(self.table, &value)).transpose()
     }
 
     /// Sets the value of a key.
     pub fn put(&self, context: &mut Context<'_>, key: &K, value: &V) {
         let mut bytes = Vec::with_capacity(32);
-        put_value(value, &mut bytes);
+        put_value(value, context.level, &mut bytes);
         context.put(self.table, &key_bytes(key), &bytes);
     }
 
@@ -61,10 +62,10 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
     ) -> Result<Vec<(K, V)>, OperatorError> {
         let prefix = key_bytes(prefix);
         let rows = first_rows(context, self.table, &prefix, limit)?;
-        let read = |(key, value): (Bytes, Bytes)| -> Result<(K, V), StoreError> {
+        let read = |(key, value): (Bytes, Bytes)| -> Result<(K, V), OperatorError> {
             Ok((read_key(self.table, &key)?, read_value(self.table, &value)?))
         };
-        Ok(rows.into_iter().map(read).collect::<Result<_, _>>()?)
+        rows.into_iter().map(read).collect()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The encoding of keys and values in stores.
 //!
 //! Encoded keys sort like the values they encode, so a range of keys is a range of bytes. Each part
-//! marks its own end, so no two tuples have the same encoding. Values begin with a version, so that
-//! a later build can still read them.
+//! marks its own end, so no two tuples have the same encoding. Values begin with a version: a build
+//! reads all up to its own, and writes the one of the value level in force (`value_level.rs`).
 //!
 //! ```text
 //! u64        8 bytes big-endian         i64, Millis   the same with the sign flipped
@@ -10,8 +10,10 @@
 //! Desc(k)    every byte of k inverted   tuples        one after the other
 //! ```
 
-use crate::port::{StoreError, Table};
+use crate::derive::operator::OperatorError;
+use crate::port::Table;
 use crate::record::Millis;
+use crate::value_level::ValueLevel;
 
 pub use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
 
@@ -26,15 +28,17 @@ pub trait StoreKey: Sized {
 
 /// A value of a store.
 pub trait StoreValue: Sized {
-    /// The version that [`StoreValue::put`] writes, from 1. [`StoreValue::read`] must read all up
-    /// to it.
-    const VERSION: u8;
+    /// The level from which each version is written, from version 1 on: `&[ValueLevel(1),
+    /// ValueLevel(3)]` if version 2 is written from level 3 on. The first is 1, and each is higher
+    /// than the one before. A new version has the level after the highest of the former release, whose
+    /// builds don't read it.
+    const LEVELS: &'static [ValueLevel] = &[ValueLevel::FIRST];
 
-    /// Appends its bytes, without the version.
-    fn put(&self, out: &mut Vec<u8>);
+    /// Appends its bytes in this version, one of [`StoreValue::LEVELS`], without the version. What
+    /// an older version has no field for is left out.
+    fn put(&self, version: u8, out: &mut Vec<u8>);
 
-    /// Decodes a version up to [`StoreValue::VERSION`]; `None` if the bytes are not an encoding of
-    /// it.
+    /// Decodes one of these versions; `None` if the bytes are not an encoding of it.
     fn read(version: u8, from: &mut FieldDecoder<'_>) -> Option<Self>;
 }
 
@@ -50,38 +54,60 @@ pub(super) fn key_bytes(key: &impl StoreKey) -> Vec<u8> {
 }
 
 /// Decodes a key, which must use up all bytes.
-pub(super) fn read_key<K: StoreKey>(table: Table, bytes: &[u8]) -> Result<K, StoreError> {
+pub(super) fn read_key<K: StoreKey>(table: Table, bytes: &[u8]) -> Result<K, OperatorError> {
     let mut from = FieldDecoder(bytes);
     let key = K::read(&mut from).filter(|_| from.0.is_empty());
     key.ok_or_else(|| unreadable(table, "key"))
 }
 
-/// Appends a value's version and its bytes.
-pub(super) fn put_value(value: &impl StoreValue, out: &mut Vec<u8>) {
-    out.push(version_of(value));
-    value.put(out);
+/// Appends a value's version at this level, and its bytes.
+pub(super) fn put_value<V: StoreValue>(value: &V, level: ValueLevel, out: &mut Vec<u8>) {
+    let version = version_at::<V>(level);
+    out.push(version);
+    value.put(version, out);
+}
+
+/// The version that is written at a level.
+fn version_at<V: StoreValue>(level: ValueLevel) -> u8 {
+    let versions = V::LEVELS.iter().take_while(|from| **from <= level).count();
+    u8::try_from(versions.max(1)).expect("levels rise, so there are at most 255 versions")
+}
+
+/// The level from which the newest version is written. It fails to compile, in the constant of a
+/// store, if the levels of the versions do not rise from 1.
+pub(super) const fn newest_level<V: StoreValue>() -> ValueLevel {
+    let levels = V::LEVELS;
+    assert!(!levels.is_empty() && levels[0].0 == ValueLevel::FIRST.0, "version 1 is of level 1");
+    let mut n = 1;
+    while n < levels.len() {
+        assert!(levels[n - 1].0 < levels[n].0, "a later version is of a higher level");
+        n += 1;
+    }
+    levels[n - 1]
 }
 
 /// Decodes a value with its version, which must use up all bytes.
-pub(super) fn read_value<V: StoreValue>(table: Table, bytes: &[u8]) -> Result<V, StoreError> {
+pub(super) fn read_value<V: StoreValue>(table: Table, bytes: &[u8]) -> Result<V, OperatorError> {
+    decode_value(bytes).ok_or_else(|| unreadable(table, "value"))
+}
+
+/// Decodes a value with its version; `None` if the bytes are not exactly an encoding of one.
+fn decode_value<V: StoreValue>(bytes: &[u8]) -> Option<V> {
     let mut from = FieldDecoder(bytes);
-    let version = from.byte().filter(|version| (1..=V::VERSION).contains(version));
-    let value = version.and_then(|version| V::read(version, &mut from));
-    value.filter(|_| from.0.is_empty()).ok_or_else(|| unreadable(table, "value"))
+    let version =
+        from.byte().filter(|version| (1..=V::LEVELS.len()).contains(&(*version).into()))?;
+    V::read(version, &mut from).filter(|_| from.0.is_empty())
 }
 
-fn version_of<V: StoreValue>(_: &V) -> u8 {
-    V::VERSION
-}
-
-/// The error of bytes that this build can't decode.
-pub(in crate::derive) fn unreadable(table: Table, what: &str) -> StoreError {
-    let message = format!(
-        "a {what} of table {} can't be decoded: it is damaged, or a later build wrote it; start \
-         that build, or run `tidewire state rebuild` to have it rebuilt from the changelog",
+/// The error of bytes that this build can't decode. It is one of the call: the other operators go
+/// on, and the dead letter can be requeued once the cause is removed.
+pub(in crate::derive) fn unreadable(table: Table, what: &str) -> OperatorError {
+    OperatorError::Failed(format!(
+        "a {what} of table {} can't be decoded: a later build wrote it, or it is damaged; start \
+         that build, or have the state rebuilt from the changelog with `tidewire state rebuild`, \
+         and then requeue this dead letter",
         table.0
-    );
-    StoreError { message, source: None }
+    ))
 }
 
 impl StoreKey for u64 {
@@ -184,9 +210,7 @@ impl<A: StoreKey, B: StoreKey, C: StoreKey> StoreKey for (A, B, C) {
 }
 
 impl StoreValue for () {
-    const VERSION: u8 = 1;
-
-    fn put(&self, _: &mut Vec<u8>) {}
+    fn put(&self, _: u8, _: &mut Vec<u8>) {}
 
     fn read(_: u8, _: &mut FieldDecoder<'_>) -> Option<Self> {
         Some(())
@@ -195,9 +219,7 @@ impl StoreValue for () {
 
 /// A count.
 impl StoreValue for u64 {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         crate::record::put_varint(out, *self);
     }
 
@@ -245,12 +267,45 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_a_later_version_is_refused_and_says_what_to_do() {
+    fn a_value_of_a_later_version_fails_its_call_and_says_what_to_do() {
         let mut bytes = Vec::new();
-        put_value(&7u64, &mut bytes);
+        put_value(&7u64, ValueLevel::FIRST, &mut bytes);
         assert_eq!(read_value::<u64>(Table(9), &bytes).expect("own"), 7);
-        bytes[0] = 2;
-        let refused = read_value::<u64>(Table(9), &bytes).expect_err("a later one").message;
-        assert!(refused.contains("table 9") && refused.contains("later build"), "{refused}");
+        for version in [0, 2] {
+            bytes[0] = version;
+            let refused = read_value::<u64>(Table(9), &bytes).expect_err("another version");
+            let OperatorError::Failed(refused) = refused else { panic!("{refused:?}") };
+            assert!(refused.contains("table 9") && refused.contains("later build"), "{refused}");
+            assert!(refused.contains("requeue"), "{refused}");
+        }
+    }
+
+    /// Written as version 2 from level 3 on, and as version 3 from level 4 on.
+    #[derive(Debug, PartialEq)]
+    struct Versioned(u8);
+
+    impl StoreValue for Versioned {
+        const LEVELS: &'static [ValueLevel] = &[ValueLevel(1), ValueLevel(3), ValueLevel(4)];
+
+        fn put(&self, version: u8, out: &mut Vec<u8>) {
+            out.extend(std::iter::repeat_n(self.0, version.into()));
+        }
+
+        fn read(version: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
+            from.take(version.into()).map(|bytes| Self(bytes[0]))
+        }
+    }
+
+    #[test]
+    fn each_level_writes_its_version_and_every_version_is_read() {
+        for (level, version) in [(1, 1), (2, 1), (3, 2), (4, 3), (255, 3)] {
+            let mut bytes = Vec::new();
+            put_value(&Versioned(9), ValueLevel(level), &mut bytes);
+            assert_eq!((bytes[0], bytes.len()), (version, 1 + usize::from(version)), "{level}");
+            assert_eq!(decode_value(&bytes), Some(Versioned(9)));
+        }
+        assert_eq!(decode_value::<Versioned>(&[4, 9, 9, 9, 9]), None);
+        assert_eq!(newest_level::<Versioned>(), ValueLevel(4));
+        assert_eq!(newest_level::<u64>(), ValueLevel::FIRST);
     }
 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A store has no data of its own; the task's state has it. A persisted layout is a [`StoreKey`] or
-//! a [`StoreValue`], in a file next to its operator; values begin with their version.
+//! a [`StoreValue`], in a file next to its operator; values begin with their version, which the
+//! value level in force decides.
 
 mod expiring;
 mod keyed;
@@ -22,6 +23,7 @@ mod window;
 pub use expiring::Expiring;
 pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
+pub(super) use layout::unreadable;
 pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
 pub use session::{MAX_AHEAD_MS, Session, SessionEvent, SessionWindows, Sessions};
 pub use window::{Updated, Windowed, Windows};

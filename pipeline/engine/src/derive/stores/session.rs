@@ -20,10 +20,10 @@ use bytes::Bytes;
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
-    FieldDecoder, StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
+    FieldDecoder, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::port::{StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// Milliseconds an event may be ahead of its append time; a later one is treated as if it were this
@@ -80,7 +80,8 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.gap_ms + self.grace_ms + self.bucket_ms();
-        TableDecl { spec, changelog: Changelog::Windows, window_ms }
+        let level = newest_level::<V>();
+        TableDecl { spec, changelog: Changelog::Windows, window_ms, level }
     }
 
     /// Adds an event to its session, or begins one. Sessions that the event connects become one by
@@ -112,7 +113,7 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         if let Some(session) = &whole {
             let mut stored = Vec::with_capacity(32);
             session.end.put(&mut stored);
-            put_value(&session.value, &mut stored);
+            put_value(&session.value, context.level, &mut stored);
             context.put(self.table, &self.row(session, key), &stored);
         }
         Ok(whole)
@@ -164,7 +165,7 @@ impl<K: StoreKey, V: StoreValue> Sessions<K, V> {
         row
     }
 
-    fn read(&self, start: &[u8], stored: &Bytes) -> Result<Session<V>, StoreError> {
+    fn read(&self, start: &[u8], stored: &Bytes) -> Result<Session<V>, OperatorError> {
         let start = read_key(self.table, start)?;
         let mut from = FieldDecoder(stored);
         let end = read_key(self.table, from.take(8).unwrap_or_default())?;

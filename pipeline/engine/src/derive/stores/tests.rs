@@ -19,6 +19,8 @@ use crate::port::Table;
 use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
+mod versions;
+
 const MINUTE: i64 = 60_000;
 
 /// A sum that may be negative, as a value of its own layout.
@@ -26,9 +28,7 @@ const MINUTE: i64 = 60_000;
 struct SignedSum(i64);
 
 impl StoreValue for SignedSum {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         put_signed(out, self.0);
     }
 

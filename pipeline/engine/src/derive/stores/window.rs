@@ -17,11 +17,11 @@ use std::ops::{ControlFlow, Range};
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::{first_rows, prefix_end};
 use crate::derive::stores::layout::{
-    StoreKey, StoreValue, key_bytes, put_value, read_key, read_value,
+    StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
 use crate::derive::stores::session::MAX_AHEAD_MS;
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{KeyRange, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 
 /// How time is cut into windows. All lengths in milliseconds.
@@ -86,7 +86,8 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub const fn decl(&self) -> TableDecl {
         let spec = TableSpec { table: self.table, name: self.name, expiry: TableExpiry::ByKeyTime };
         let window_ms = self.windows.size + self.windows.grace;
-        TableDecl { spec, changelog: Changelog::Windows, window_ms }
+        let level = newest_level::<V>();
+        TableDecl { spec, changelog: Changelog::Windows, window_ms, level }
     }
 
     /// The value of a key in one window.
@@ -100,7 +101,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
             return Ok(None);
         }
         let found = context.get(self.table, &row(start, key))?;
-        Ok(found.map(|value| read_value(self.table, &value)).transpose()?)
+        found.map(|value| read_value(self.table, &value)).transpose()
     }
 
     /// Changes the value of a key in every window that contains this time.
@@ -119,7 +120,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
             }
             let value = change(self.get(context, key, start)?);
             let mut stored = Vec::with_capacity(32);
-            put_value(&value, &mut stored);
+            put_value(&value, context.level, &mut stored);
             context.put(self.table, &row(start, key), &stored);
             updated.taken += 1;
         }
@@ -130,7 +131,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub fn put(&self, context: &mut Context<'_>, key: &K, at: Millis, value: &V) -> Updated {
         let mut updated = Updated::default();
         let mut stored = Vec::with_capacity(32);
-        put_value(value, &mut stored);
+        put_value(value, context.level, &mut stored);
         for start in self.windows.starts(at) {
             if !self.windows.is_open(start, context.expiry_time()) {
                 updated.late += 1;
@@ -202,11 +203,11 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
             return Ok(Vec::new());
         }
         let rows = first_rows(context, self.table, &key_bytes(&start), limit)?;
-        let read = |(row, value): (bytes::Bytes, bytes::Bytes)| -> Result<(K, V), StoreError> {
+        let read = |(row, value): (bytes::Bytes, bytes::Bytes)| -> Result<(K, V), OperatorError> {
             let key = read_key::<(Millis, K)>(self.table, &row)?.1;
             Ok((key, read_value(self.table, &value)?))
         };
-        Ok(rows.into_iter().map(read).collect::<Result<_, _>>()?)
+        rows.into_iter().map(read).collect()
     }
 }
 

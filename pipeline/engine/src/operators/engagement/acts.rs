@@ -89,9 +89,7 @@ impl Acts {
 }
 
 impl StoreValue for Acts {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         put_signed(out, self.seen.0);
         out.push(self.before.count() as u8);
         crate::record::put_varint(out, self.acts.len() as u64);
@@ -123,9 +121,7 @@ fn read_turn(from: &mut FieldDecoder<'_>) -> Option<Turn> {
 pub(super) struct Delta(pub(super) i64);
 
 impl StoreValue for Delta {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         put_signed(out, self.0);
     }
 
@@ -193,7 +189,7 @@ mod tests {
                 acts.insert(ActStamp { time_ms, event_id }, turn(on));
             }
             let mut bytes = Vec::new();
-            acts.put(&mut bytes);
+            acts.put(1, &mut bytes);
             let mut from = FieldDecoder(&bytes);
             prop_assert_eq!(Acts::read(1, &mut from), Some(acts));
             prop_assert!(from.0.is_empty());
