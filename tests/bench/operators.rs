@@ -1,0 +1,151 @@
+//! Benchmark of DERIVE's operators: CPU time per event on one thread, without a log.
+//!
+//! `bench-operators [EVENTS]`. The mix of `tidewire generate` passes one task whose store is in
+//! memory, a thousand events per transaction, with all facts and copies that follow. First with
+//! de-duplication and delivery alone; then with twenty operators that no event moves, with each
+//! operator alone, and with those of every deployment. The best of several rounds counts.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
+
+use std::time::Duration;
+
+use tidewire_app::synthetic::Generator;
+use tidewire_engine::derive::dedup::Dedup;
+use tidewire_engine::derive::{
+    ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, Operators,
+    TopologyDriver,
+};
+use tidewire_engine::operators::OPERATORS;
+use tidewire_schemas::catalogue::Catalogue;
+use tidewire_schemas::codec::{DecodeContext, HeaderLookup, admit};
+use tidewire_schemas::envelope::{RecordOrigin, Writers};
+use tidewire_schemas::event::Event;
+use tidewire_tests::machine;
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const EVENTS: usize = 100_000;
+const ROUNDS: usize = 3;
+const BATCH: usize = 1_000;
+
+/// Microseconds that twenty operators without events may cost.
+const IDLE_MAX_US: f64 = 0.3;
+
+/// An operator that no event of the mix moves.
+struct Idle(u8);
+
+impl Operator for Idle {
+    fn number(&self) -> u8 {
+        self.0
+    }
+
+    fn name(&self) -> &'static str {
+        "commands"
+    }
+
+    fn events(&self) -> Events {
+        Events::Moved
+    }
+
+    fn on_event(&self, _: &Input<'_>, _: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        Ok(Flow::Continue)
+    }
+}
+
+struct NoHeaders;
+
+impl HeaderLookup for NoHeaders {
+    fn each_header<'a>(&'a self, _: &mut dyn FnMut(&'a str, &'a [u8])) {}
+}
+
+/// CPU time and outputs of a round.
+#[derive(Clone, Copy)]
+struct Round {
+    cpu: Duration,
+    facts: usize,
+    outputs: usize,
+}
+
+fn main() {
+    let count = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
+    println!("{}", machine::describe());
+    let events = events(count);
+    println!("{count} events of the mix of `generate`, one task, no log:");
+    let none = measure("de-duplication and delivery", &events, &[&Dedup, &ChannelDelivery]);
+    let idle: Vec<&'static dyn Operator> = (100..120).map(|n| leaked(Idle(n))).collect();
+    let idle = measure("with 20 operators that no event moves", &events, around(&idle));
+    let more = (idle.cpu.as_secs_f64() - none.cpu.as_secs_f64()) * 1e6 / count as f64;
+    println!("  20 idle operators: {more:+.3} µs per event, limit {IDLE_MAX_US}");
+    for operator in OPERATORS.iter().filter(|o| o.events() == Events::Moved) {
+        let alone = around(&[*operator]);
+        let of = measure(&format!("{} alone", operator.name()), &events, alone);
+        let more = (of.cpu.as_secs_f64() - none.cpu.as_secs_f64()) * 1e6 / count as f64;
+        println!("  {}: {more:+.2} µs per event of the mix", operator.name());
+    }
+    let all = measure("all operators", &events, OPERATORS);
+    println!("  ratio to none: {:.2}", all.cpu.as_secs_f64() / none.cpu.as_secs_f64());
+}
+
+fn leaked(operator: Idle) -> &'static dyn Operator {
+    Box::leak(Box::new(operator))
+}
+
+/// These operators between de-duplication and delivery.
+fn around(operators: &[&'static dyn Operator]) -> Operators {
+    let mut all: Vec<&'static dyn Operator> = vec![&Dedup];
+    all.extend(operators);
+    all.push(&ChannelDelivery);
+    Vec::leak(all)
+}
+
+fn events(count: usize) -> Vec<Event> {
+    let origin = RecordOrigin {
+        topic: "in",
+        partition: 0,
+        offset: 0,
+        append_time_ms: 1_767_607_201_000,
+        writers: Writers::Producers,
+    };
+    let context =
+        DecodeContext { catalogue: Catalogue::builtin(), registry: None, origin: &origin };
+    let mut generator = Generator::new(1, "bench");
+    let event = |_| {
+        let mut line = String::new();
+        generator.next_line(&mut line);
+        admit(&context, Some(line.as_bytes()), &NoHeaders).expect("an event").event
+    };
+    (0..count).map(event).collect()
+}
+
+fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
+    let rounds = (0..ROUNDS).map(|_| round(events, operators));
+    let best = rounds.min_by_key(|round| round.cpu).expect("several rounds");
+    let each = |n: usize| n as f64 / events.len() as f64;
+    println!(
+        "  {what}: {:.2} µs per event; {:.2} facts and copies, {:.2} outputs",
+        best.cpu.as_secs_f64() * 1e6 / events.len() as f64,
+        each(best.facts),
+        each(best.outputs),
+    );
+    best
+}
+
+fn round(events: &[Event], operators: Operators) -> Round {
+    let mut driver = TopologyDriver::new(operators);
+    let begun = cpu_time();
+    let (mut facts, mut outputs) = (0, 0);
+    for batch in events.chunks(BATCH) {
+        let done = driver.process_batch(batch);
+        facts += done.facts;
+        outputs += done.outputs;
+    }
+    Round { cpu: cpu_time() - begun, facts, outputs }
+}
+
+/// CPU time of this thread, which other processes on the machine affect less.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))
+}
