@@ -21,6 +21,31 @@ fn a_copy_that_admit_writes_after_the_window_of_ids_is_dropped() {
 }
 
 #[test]
+fn a_copy_is_dropped_after_many_transactions_and_a_restart() {
+    let mut fixture = OnePartition::new();
+    let mut wanted = vec!["e-1000".to_owned()];
+    fixture.write_lane("e-1000", 1_000, 0);
+    fixture.derive();
+    // More transactions than changes are kept apart from the row.
+    for offset in 0..150 {
+        wanted.push(format!("e-{offset}"));
+        fixture.write_lane(&format!("e-{offset}"), offset, 0);
+        fixture.derive_turns(2);
+        if offset % 40 == 20 {
+            fixture.restart_derive();
+        }
+    }
+    fixture.derive();
+    fixture.pass(2 * WINDOW_MS);
+    fixture.restart_derive();
+    for offset in [1_000, 0, 149] {
+        fixture.write_lane(&format!("e-{offset}"), offset, 0);
+    }
+    fixture.derive();
+    assert_eq!(fixture.delivered(), wanted);
+}
+
+#[test]
 fn a_first_occurrence_behind_a_higher_offset_is_delivered() {
     let mut fixture = OnePartition::new();
     // The broker refused 5 and accepted what came after it; ADMIT then appended all of them again.

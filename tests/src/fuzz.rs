@@ -14,6 +14,7 @@ use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
 use tidewire_engine::derive::lane_times::{LaneSet, LaneTimes};
 use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
+use tidewire_engine::derive::source_changes::SourceChanges;
 use tidewire_engine::derive::source_offsets::TakenOffsets;
 use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
@@ -390,6 +391,9 @@ fn stored_forms(input: &[u8]) {
     }
     if let Some(row) = TakenOffsets::decode(input) {
         assert_eq!(TakenOffsets::decode(&row.encode()), Some(row));
+    }
+    if let Some(changes) = SourceChanges::decode(input) {
+        assert_eq!(SourceChanges::decode(&changes.encode()), Some(changes));
     }
     if let Ok(body) = Body::from_stored(Bytes::copy_from_slice(input)) {
         let headers: Vec<(&str, &[u8])> = body.headers().collect();

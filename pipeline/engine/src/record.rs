@@ -178,16 +178,29 @@ impl Body {
 
     /// The headers in the order written; a name may occur more than once.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let mut reader = BodyReader { bytes: &self.0, at: 0 };
-        reader.optional();
-        reader.optional();
+        let mut reader = self.after_value();
         let count = reader.varint().unwrap_or(0);
         (0..count).map_while(move |_| reader.header())
     }
 
     /// The last header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers().filter(|(n, _)| *n == name).last().map(|(_, value)| value)
+        let mut reader = self.after_value();
+        let mut found = None;
+        for _ in 0..reader.varint().unwrap_or(0) {
+            let Some((of, value)) = reader.header_bytes() else { break };
+            if of == name.as_bytes() {
+                found = Some(value);
+            }
+        }
+        found
+    }
+
+    fn after_value(&self) -> BodyReader<'_> {
+        let mut reader = BodyReader { bytes: &self.0, at: 0 };
+        reader.optional();
+        reader.optional();
+        reader
     }
 }
 
@@ -252,7 +265,18 @@ struct BodyReader<'a> {
 }
 
 impl<'a> BodyReader<'a> {
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        let byte = *self.bytes.get(self.at)?;
+        if byte < 0x80 {
+            self.at += 1;
+            return Some(u64::from(byte));
+        }
+        self.long_varint()
+    }
+
+    /// A number of more than one byte.
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.get(self.at)?;
@@ -280,8 +304,13 @@ impl<'a> BodyReader<'a> {
     }
 
     fn header(&mut self) -> Option<(&'a str, &'a [u8])> {
+        let (name, value) = self.header_bytes()?;
+        Some((std::str::from_utf8(name).ok()?, value))
+    }
+
+    fn header_bytes(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let len = self.varint()?;
-        let name = std::str::from_utf8(self.slice(len)?).ok()?;
+        let name = self.slice(len)?;
         let len = self.varint()?;
         Some((name, self.slice(len)?))
     }

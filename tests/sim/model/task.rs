@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::progress::TaskProgress;
+use tidewire_engine::derive::source_changes::{SourceChanges, SourceRowKey};
 use tidewire_engine::derive::source_offsets::{SOURCES, TakenOffsets};
 use tidewire_engine::record::{Body, Millis, Offset, Partition};
 use tidewire_engine::topology::Lane;
@@ -120,21 +121,41 @@ impl TaskModel {
         Ok(())
     }
 
-    /// A row of source offsets may have any form that holds only what was taken.
+    /// A row of source offsets, or changes of some, may have any form that holds only what was
+    /// taken.
     fn check_row(&mut self, body: &Body) -> Result<(), String> {
-        let key = body.key().unwrap_or_default();
-        let (lane, input) = (Lane::from_number(key[1]).ok_or("no lane")?, key[2]);
-        let partition = u32::from_be_bytes(*key[3..].first_chunk().ok_or("no partition")?);
-        let partition = Partition(partition);
-        let value = body.value().unwrap_or_default();
-        let row = TakenOffsets::decode(value).ok_or("a row of source offsets is unreadable")?;
-        let topic = row.topic();
-        let is_taken =
-            |offset| self.sources.contains(&TakenSource { lane, input, topic, partition, offset });
-        let taken = row.taken().find(|offset| !is_taken(*offset));
-        ensure(taken.is_none(), || format!("{key:?}: {taken:?} was not taken from {lane:?}"))?;
+        let (key, value) = (body.key().unwrap_or_default(), body.value().unwrap_or_default());
+        match key[1] {
+            0 => {
+                let row = SourceRowKey::decode(&key[2..]).ok_or("no key of a row")?;
+                let taken = TakenOffsets::decode(value).ok_or("source offsets are unreadable")?;
+                self.check_taken(row, taken.taken().map(|offset| (taken.topic(), offset)))?;
+            }
+            _ => {
+                let changes = SourceChanges::decode(value);
+                for (row, runs) in &changes.ok_or("changes of source offsets are unreadable")?.rows
+                {
+                    let sources = runs.sources(*row);
+                    self.check_taken(*row, sources.map(|of| (of.topic, of.offset.0)))?;
+                }
+            }
+        }
         self.tables.set(SOURCES, &key[1..], Some(value));
         Ok(())
+    }
+
+    fn check_taken(
+        &self,
+        row: SourceRowKey,
+        offsets: impl IntoIterator<Item = (TopicId, u64)>,
+    ) -> Result<(), String> {
+        let lane = row.lane().ok_or("no lane")?;
+        let (input, partition) = (row.input(), row.partition());
+        let is_taken = |(topic, offset)| {
+            self.sources.contains(&TakenSource { lane, input, topic, partition, offset })
+        };
+        let other = offsets.into_iter().find(|taken| !is_taken(*taken));
+        ensure(other.is_none(), || format!("{row:?}: {other:?} was not taken from {lane:?}"))
     }
 
     /// How many transactions there were.

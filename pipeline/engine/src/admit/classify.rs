@@ -117,12 +117,9 @@ impl Classifier {
         let lane = Lane::of(event.priority);
         let key = event.key.as_bytes();
         let verdict = input.verdict(self.settings_hash).encode();
-        let mut headers: Vec<(&str, &[u8])> = vec![(VERDICT, &verdict)];
-        // Kept so that a dead letter of DERIVE has the trail too.
-        headers.extend(TRAIL.iter().filter_map(|name| {
-            let value = input.record.body.header(name)?;
-            (value.len() <= TRAIL_MAX_BYTES).then_some((*name, value))
-        }));
+        let mut headers: Vec<(&str, &[u8])> = Vec::with_capacity(1 + TRAIL.len());
+        headers.push((VERDICT, &verdict));
+        put_trail(&input.record.body, &mut headers);
         let body = Body::new(Some(key), Some(&value), &headers);
         let topic = self.topology.lane(lane);
         let mut push = |partition| {
@@ -171,6 +168,19 @@ impl Classifier {
         };
         output.records.push(dead_letter(&self.topology, from.at, record, diagnosis));
     }
+}
+
+/// Adds the trail of a requeued record, so that a dead letter of DERIVE has it too. Most records
+/// have no headers at all.
+fn put_trail<'a>(body: &'a Body, headers: &mut Vec<(&'a str, &'a [u8])>) {
+    let mut trail = [None; TRAIL.len()];
+    for (name, value) in body.headers() {
+        if let Some(at) = TRAIL.iter().position(|of| *of == name) {
+            trail[at] = Some(value);
+        }
+    }
+    let kept = TRAIL.iter().zip(trail).filter_map(|(name, value)| Some((*name, value?)));
+    headers.extend(kept.filter(|(_, value)| value.len() <= TRAIL_MAX_BYTES));
 }
 
 /// The ephemeral deliveries of an event.

@@ -268,14 +268,15 @@ impl TaskBatch {
         into.append(&mut self.outgoing);
     }
 
-    /// Fills in the batch's part of its `order` record, once every output was moved out.
-    pub(super) fn describe(&self, order: &mut OrderRecord) {
+    /// Fills in the batch's part of its `order` record, once every output was moved out. What only
+    /// that record needs is moved there.
+    pub(super) fn describe(&mut self, order: &mut OrderRecord) {
         assert!(self.outgoing.is_empty(), "every output is hashed before the order record");
         order.spans = self.spans;
-        order.sequence.clone_from(&self.sequence);
+        order.sequence = std::mem::take(&mut self.sequence);
         order.ticks.clone_from(&self.ticks);
         order.dead_letters.clone_from(&self.dead_letters);
-        order.accepted.clone_from(&self.accepted);
+        order.accepted = std::mem::take(&mut self.accepted);
         order.outputs = self.outputs;
         order.outputs_hash = self.hash.digest();
     }

@@ -332,7 +332,7 @@ pub(super) fn put_changelog(
 }
 
 /// The `order` record of a batch, once every output was moved out.
-pub(super) fn order_record(running: &RunningTask, config: &DeriveConfig) -> OrderRecord {
+pub(super) fn order_record(running: &mut RunningTask, config: &DeriveConfig) -> OrderRecord {
     let mut order = OrderRecord {
         build: config.build.clone(),
         settings_hash: config.settings_hash,

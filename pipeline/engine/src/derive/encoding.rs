@@ -32,7 +32,18 @@ impl<'a> FieldDecoder<'a> {
     }
 
     /// An unsigned LEB128 number.
+    #[inline]
     pub fn varint(&mut self) -> Option<u64> {
+        let (byte, rest) = self.0.split_first()?;
+        if *byte < 0x80 {
+            self.0 = rest;
+            return Some(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    /// A number of more than one byte.
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

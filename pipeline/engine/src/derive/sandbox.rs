@@ -132,7 +132,7 @@ impl Sandbox {
         self.running.seal();
         let topology = &self.config.topology;
         put_changelog(&self.running, topology, &self.tables, &mut executed.changelog);
-        executed.order = order_record(&self.running, &self.config);
+        executed.order = order_record(&mut self.running, &self.config);
         self.running.apply(rules(&self.config, self.operators, &self.plan), &[]);
         self.write_behind()
             .map_err(|error| EngineError::of_store("writing a sandbox's state", error))?;

@@ -21,28 +21,37 @@
 //! The range begins where that process began to read: what an administrator skipped is not in it.
 //!
 //! ```text
-//! table 2  lane, 1 byte · input, 1 byte · partition of the input, 4 bytes big-endian → a row
+//! table 2  00 · lane, 1 byte · input, 1 byte · partition of the input, 4 bytes big-endian → a row
+//!          01 · number of changes modulo 64, 1 byte → changes (`source_changes.rs`)
 //!
 //! row, version 1 (`n` unsigned LEB128, `u64` big-endian):
-//! 01 · id of the input's topic u64 · delivered from n · delivered to minus from n
+//! 01 · number of the last changes in it n · id of the input's topic u64 · delivered from n
+//! · delivered to minus from n
 //! · taken: count n, then each offset minus the one before it n (the first: as it is)
 //! ```
+//!
+//! A transaction touches many rows, since its records come from all partitions of the input. To
+//! write each of them would cost a changelog record per row, so it writes what it took as one
+//! record of changes. A row is written once its oldest change that it lacks would be overwritten;
+//! the row and later changes are the same as the row with them.
 //!
 //! The first record of an input that was created again empties the row, since its offsets start
 //! again. A row that forgets an offset loses nothing: the copy is then found by its event id, if it
 //! comes within the window.
 //!
-//! A task keeps its rows decoded and writes those that changed once per transaction. A row that
-//! can't be decoded ends the process: without it a copy would be delivered.
+//! A task keeps its rows decoded and writes its changes once per transaction. A row that can't be
+//! decoded ends the process: without it a copy would be delivered.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::derive::encoding::FieldDecoder;
+use crate::derive::source_changes::{SourceChanges, SourceRowKey, TakenRuns};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::overlay::TaskState;
-use crate::port::{StoreError, Table, TableExpiry, TableSpec};
+use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::put_varint;
 use crate::topology::Lane;
 use crate::value_level::ValueLevel;
@@ -67,6 +76,16 @@ pub(super) const SOURCES_DECL: TableDecl = TableDecl {
 /// before it commits. The lowest ones are forgotten.
 const TAKEN_MAX: usize = 4_096;
 
+/// Changes that are kept: few enough to be read at once when a task starts, many enough that a row
+/// is rarely written.
+const CHANGES_KEPT: u64 = 64;
+
+/// The first byte of a row's key.
+const ROW: u8 = 0;
+
+/// The first byte of the key of changes.
+const CHANGES: u8 = 1;
+
 /// Whether a record was taken before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occurrence {
@@ -85,6 +104,8 @@ pub struct TakenOffsets {
     to: u64,
     /// Those taken from `to` on, ascending.
     taken: VecDeque<u64>,
+    /// The number of the last changes that the row was written with.
+    number: u64,
 }
 
 impl TakenOffsets {
@@ -92,13 +113,17 @@ impl TakenOffsets {
     fn take(&mut self, source: &VerdictSource) -> Occurrence {
         let offset = source.offset.0;
         if self.topic != source.topic {
-            *self = Self { topic: source.topic, ..Self::default() };
+            *self = Self { topic: source.topic, number: self.number, ..Self::default() };
         } else if self.contains(offset) {
             return Occurrence::Copy;
         }
         self.deliver(source.delivered_from.0, source.delivered_to.0);
-        let at = self.taken.partition_point(|taken| *taken < offset);
-        self.taken.insert(at, offset);
+        if self.taken.back().is_none_or(|last| *last < offset) {
+            self.taken.push_back(offset);
+        } else {
+            let at = self.taken.partition_point(|taken| *taken < offset);
+            self.taken.insert(at, offset);
+        }
         if self.taken.len() > TAKEN_MAX {
             self.taken.pop_front();
         }
@@ -122,7 +147,12 @@ impl TakenOffsets {
 
     /// Whether a record with this offset is a copy.
     pub fn contains(&self, offset: u64) -> bool {
-        (self.from..self.to).contains(&offset) || self.taken.binary_search(&offset).is_ok()
+        if (self.from..self.to).contains(&offset) {
+            return true;
+        }
+        // Most records come in order.
+        self.taken.back().is_some_and(|last| offset <= *last)
+            && self.taken.binary_search(&offset).is_ok()
     }
 
     /// The topic whose offsets these are.
@@ -139,6 +169,7 @@ impl TakenOffsets {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(24 + 2 * self.taken.len());
         out.push(VERSION);
+        put_varint(&mut out, self.number);
         out.extend_from_slice(&self.topic.0.to_be_bytes());
         put_varint(&mut out, self.from);
         put_varint(&mut out, self.to - self.from);
@@ -157,7 +188,7 @@ impl TakenOffsets {
         if from.byte()? != VERSION {
             return None;
         }
-        let topic = TopicId(from.u64()?);
+        let (number, topic) = (from.varint()?, TopicId(from.u64()?));
         let delivered_from = from.varint()?;
         let to = delivered_from.checked_add(from.varint()?)?;
         let count = from.count(1).filter(|count| *count <= TAKEN_MAX)?;
@@ -169,36 +200,27 @@ impl TakenOffsets {
             taken.push_back(before);
         }
         from.end()?;
-        Some(Self { topic, from: delivered_from, to, taken })
+        Some(Self { topic, from: delivered_from, to, taken, number })
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RowKey {
-    lane: u8,
-    input: u8,
-    partition: u32,
-}
-
-impl RowKey {
-    fn encode(self) -> Bytes {
-        let [a, b, c, d] = self.partition.to_be_bytes();
-        Bytes::copy_from_slice(&[self.lane, self.input, a, b, c, d])
-    }
-}
-
+/// A row of a task, decoded.
 #[derive(Debug)]
 struct CachedRow {
     row: TakenOffsets,
-    /// Whether it differs from what the state has.
-    changed: bool,
+    /// What the open transaction took.
+    runs: TakenRuns,
+    /// The first changes that the written row does not have.
+    lacks: Option<u64>,
 }
 
 /// The rows of a task that were used since its start or its last abort: at most one for each lane
 /// and partition of an input.
 #[derive(Debug, Default)]
 pub(super) struct SourceOffsets {
-    rows: BTreeMap<RowKey, CachedRow>,
+    rows: BTreeMap<SourceRowKey, CachedRow>,
+    /// The number of the last changes; `None` before the state was read.
+    number: Option<u64>,
 }
 
 impl SourceOffsets {
@@ -209,52 +231,115 @@ impl SourceOffsets {
         lane: Lane,
         source: &VerdictSource,
     ) -> Result<Occurrence, StoreError> {
-        let (input, partition) = (source.input, source.partition.0);
-        let key = RowKey { lane: lane.number(), input, partition };
-        let cached = match self.rows.entry(key) {
-            std::collections::btree_map::Entry::Occupied(row) => row.into_mut(),
-            std::collections::btree_map::Entry::Vacant(none) => {
-                let row = load(state, key)?;
-                none.insert(CachedRow { row, changed: false })
-            }
-        };
+        if self.number.is_none() {
+            self.load(state)?;
+        }
+        let key = SourceRowKey::new(lane, source.input, source.partition);
+        let cached = self.row(state, key)?;
         let occurrence = cached.row.take(source);
-        cached.changed |= occurrence == Occurrence::First;
+        if occurrence == Occurrence::First {
+            cached.runs.push(source);
+        }
         Ok(occurrence)
     }
 
-    /// Writes the rows that changed in this transaction.
+    /// Writes what this transaction took.
     pub(super) fn write(&mut self, state: &mut TaskState) {
+        let (Some(last), true) = (self.number, self.rows.values().any(|row| !row.runs.is_empty()))
+        else {
+            return;
+        };
+        let number = last + 1;
+        let mut changes = SourceChanges { number, rows: Vec::new() };
         for (key, cached) in &mut self.rows {
-            if std::mem::take(&mut cached.changed) {
-                state.put(SOURCES, key.encode(), Some(cached.row.encode()));
+            let runs = std::mem::take(&mut cached.runs);
+            // These changes overwrite those that the row lacks.
+            if cached.lacks.is_some_and(|first| number - first >= CHANGES_KEPT) {
+                cached.lacks = None;
+                cached.row.number = number;
+                state.put(SOURCES, row_key(*key), Some(cached.row.encode()));
+            } else if !runs.is_empty() {
+                cached.lacks.get_or_insert(number);
+                changes.rows.push((*key, runs));
             }
         }
+        // Written even if it is empty, so that the next number is known after a start.
+        let key = Bytes::copy_from_slice(&[CHANGES, (number % CHANGES_KEPT) as u8]);
+        state.put(SOURCES, key, Some(changes.encode()));
+        self.number = Some(number);
     }
 
     /// Forgets the rows; they are read from the state again.
     pub(super) fn discard(&mut self) {
-        self.rows.clear();
+        *self = Self::default();
+    }
+
+    fn row(
+        &mut self,
+        state: &mut TaskState,
+        key: SourceRowKey,
+    ) -> Result<&mut CachedRow, StoreError> {
+        use std::collections::btree_map::Entry;
+        match self.rows.entry(key) {
+            Entry::Occupied(row) => Ok(row.into_mut()),
+            Entry::Vacant(none) => {
+                let row = match state.get(SOURCES, &row_key(key))? {
+                    Some(stored) => TakenOffsets::decode(&stored).ok_or_else(unreadable)?,
+                    None => TakenOffsets::default(),
+                };
+                Ok(none.insert(CachedRow { row, runs: TakenRuns::default(), lacks: None }))
+            }
+        }
+    }
+
+    /// Reads the changes, and adds them to the rows that lack them.
+    fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
+        let mut stored = Vec::new();
+        let range = KeyRange { from: &[CHANGES], to: Some(&[CHANGES + 1]) };
+        state.scan(SOURCES, range, &mut |_, value| {
+            stored.push(SourceChanges::decode(value));
+            ControlFlow::Continue(())
+        })?;
+        let changes: Option<Vec<_>> = stored.into_iter().collect();
+        let mut changes = changes.ok_or_else(unreadable)?;
+        changes.sort_unstable_by_key(|changes| changes.number);
+        for SourceChanges { number, rows } in &changes {
+            for (key, runs) in rows {
+                let cached = self.row(state, *key)?;
+                if *number > cached.row.number {
+                    cached.lacks.get_or_insert(*number);
+                    for source in runs.sources(*key) {
+                        cached.row.take(&source);
+                    }
+                }
+            }
+        }
+        self.number = Some(changes.last().map_or(0, |last| last.number));
+        Ok(())
     }
 }
 
-fn load(state: &mut TaskState, key: RowKey) -> Result<TakenOffsets, StoreError> {
-    let Some(stored) = state.get(SOURCES, &key.encode())? else {
-        return Ok(TakenOffsets::default());
-    };
-    TakenOffsets::decode(&stored).ok_or_else(|| StoreError {
+fn row_key(key: SourceRowKey) -> Bytes {
+    let mut row = [ROW; 7];
+    row[1..].copy_from_slice(&key.encode());
+    Bytes::copy_from_slice(&row)
+}
+
+fn unreadable() -> StoreError {
+    StoreError {
         message: format!(
-            "a row of table {} can't be decoded: it is damaged, or a later build wrote it; start \
+            "a value of table {} can't be decoded: it is damaged, or a later build wrote it; start \
              that build, or run `tidewire state rebuild` to have it rebuilt from the changelog",
             SOURCES.0
         ),
         source: None,
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::derive::memory_store::MemoryStore;
     use crate::record::{Offset, Partition};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -315,7 +400,127 @@ mod tests {
         assert_eq!(row.take(&again), Occurrence::Copy);
     }
 
+    /// A task's state in memory, and its rows.
+    struct TakingTask {
+        state: TaskState,
+        sources: SourceOffsets,
+    }
+
+    impl TakingTask {
+        fn take(&mut self, lane: Lane, source: &VerdictSource) -> Occurrence {
+            self.sources.take(&mut self.state, lane, source).expect("a store in memory")
+        }
+
+        /// Ends the transaction; returns how many changelog records it has.
+        fn commit(&mut self) -> usize {
+            self.sources.write(&mut self.state);
+            let written = self.state.writes().count();
+            self.state.apply();
+            written
+        }
+
+        fn abort(&mut self) {
+            self.state.discard();
+            self.sources.discard();
+        }
+
+        /// A row as a task that starts now reads it.
+        fn stored(&mut self, key: SourceRowKey) -> TakenOffsets {
+            let mut sources = SourceOffsets::default();
+            sources.load(&mut self.state).expect("a store in memory");
+            let cached = sources.row(&mut self.state, key).expect("a store in memory");
+            TakenOffsets { number: 0, ..cached.row.clone() }
+        }
+    }
+
+    impl Default for TakingTask {
+        fn default() -> Self {
+            let state = TaskState::new(Box::<MemoryStore>::default());
+            Self { state, sources: SourceOffsets::default() }
+        }
+    }
+
+    #[test]
+    fn a_transaction_writes_one_record_and_a_row_only_when_its_changes_are_overwritten() {
+        let mut task = TakingTask::default();
+        let mut written = 0;
+        for n in 0..10 * CHANGES_KEPT {
+            for partition in (0..8).map(Partition) {
+                let source = VerdictSource { partition, ..source(n, 0..n.saturating_sub(5)) };
+                assert_eq!(task.take(Lane::High, &source), Occurrence::First);
+            }
+            written += task.commit() as u64;
+        }
+        // Each row is written with every 65th changes.
+        assert_eq!(written, 10 * CHANGES_KEPT + 8 * 9);
+    }
+
+    #[test]
+    fn a_row_that_is_not_used_again_is_written_before_its_changes_are_overwritten() {
+        let mut task = TakingTask::default();
+        assert_eq!(task.take(Lane::Low, &source(7, 0..0)), Occurrence::First);
+        task.commit();
+        for n in 0..3 * CHANGES_KEPT {
+            task.abort();
+            assert_eq!(task.take(Lane::High, &source(n, 0..0)), Occurrence::First);
+            assert_eq!(task.take(Lane::Low, &source(7, 0..0)), Occurrence::Copy, "{n}");
+            task.commit();
+        }
+    }
+
+    /// A record of any row with an offset, a delivered range before it, and a topic.
+    fn any_source() -> impl Strategy<Value = (Lane, VerdictSource)> {
+        let lane = prop_oneof![Just(Lane::High), Just(Lane::Low)];
+        let topic = prop_oneof![20 => Just(7), 1 => Just(8)];
+        (lane, 0..3u32, topic, 0..300u64, 0..9u64, 0..40u64).prop_map(
+            |(lane, partition, topic, from, length, ahead)| {
+                let delivered = from..from + length;
+                let source = source(delivered.end + ahead, delivered);
+                (
+                    lane,
+                    VerdictSource {
+                        topic: TopicId(topic),
+                        partition: Partition(partition),
+                        ..source
+                    },
+                )
+            },
+        )
+    }
+
     proptest! {
+        /// Rows that are read from the state are those that were kept in memory, whatever was
+        /// taken, and aborted transactions leave nothing behind.
+        #[test]
+        fn changes_and_rows_that_were_written_give_the_same_rows(
+            transactions in proptest::collection::vec(
+                (proptest::collection::vec(any_source(), 0..6), 0..8u8), 1..200,
+            ),
+        ) {
+            let mut task = TakingTask::default();
+            let mut model = BTreeMap::<SourceRowKey, TakenOffsets>::new();
+            for (taken, end) in transactions {
+                let mut after = model.clone();
+                for (lane, source) in &taken {
+                    let key = SourceRowKey::new(*lane, source.input, source.partition);
+                    let wanted = after.entry(key).or_default().take(source);
+                    prop_assert_eq!(task.take(*lane, source), wanted);
+                }
+                match end {
+                    0 => task.abort(),
+                    _ => {
+                        task.commit();
+                        model = after;
+                    }
+                }
+                if end <= 1 {
+                    for (key, row) in &model {
+                        prop_assert_eq!(&task.stored(*key), row);
+                    }
+                }
+            }
+        }
+
         /// One process after another reads from the committed offset, appends and fails anywhere.
         #[test]
         fn every_record_is_taken_once(
