@@ -108,12 +108,9 @@ pub fn finalize(
     topology: &Topology,
     highest: ValueLevel,
 ) -> Result<ValueLevel, LogError> {
-    let before = level_in_force(log, topology, highest)?;
-    if before == highest {
-        return Ok(before);
-    }
     let mut transactor = log.transactor(&topology.layout_transactional_id())?;
-    // A process that had the id before can't commit any more. What it has committed is seen now.
+    // A process that had the id before can't commit any more. What it has committed is seen now,
+    // which a read before this might have missed.
     let before = level_in_force(log, topology, highest)?;
     if before < highest {
         write_committed(&mut *transactor, &[level_record(topology, highest)])?;
