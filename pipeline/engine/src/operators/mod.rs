@@ -7,7 +7,11 @@
 //! so on, five tables for each.
 
 pub mod engagement;
+pub mod follows;
+pub mod membership;
+pub mod participation;
 pub mod posts;
+pub mod threads;
 
 #[cfg(test)]
 mod testing;
