@@ -5,7 +5,7 @@
 //! get `notification.broadcast`. `rules.rs` says what each type means.
 //!
 //! ```text
-//! table 115  UTC day of the append · account · key · notification id → nothing (48 h)
+//! table 115  UTC day · account · key · notification id → nothing (48 h)
 //! ```
 //!
 //! There is one notification per recipient, kind, actor, entity and UTC day of event time. Its id
@@ -34,8 +34,8 @@ use rules::{Addressed, NotificationRule, Recipient};
 /// Milliseconds of a day, in which an act gives one notification.
 const DAY_MS: i64 = 24 * 3_600_000;
 
-/// The notifications that exist, by the day of the append. Facts of other tasks may come a day late.
-/// One that comes later still gives the same notification again, with the same ids.
+/// The notifications that exist, by day. Facts of other tasks may come a day late. One that comes
+/// later still gives the same notification again, with the same ids.
 const DONE: Windowed<(String, String, String), ()> =
     Windowed::new(115, "notify.done", Windows::tumbling(DAY_MS, DAY_MS));
 
@@ -74,7 +74,7 @@ impl Operator for Notify {
             return Ok(Flow::Continue);
         }
         let id = notification_id(rule, event, (recipient, context));
-        if !is_first(context, &id)? {
+        if !is_first(context, event, &id)? {
             return Ok(Flow::Continue);
         }
         let to = Addressed { recipient, key: &key, notification_id: &id };
@@ -101,7 +101,7 @@ fn notification_id(
     event: &Input<'_>,
     (recipient, context): (Recipient, &Context<'_>),
 ) -> String {
-    let (key, day) = (context.key(), event.timestamp_ms.div_euclid(DAY_MS));
+    let (key, day) = (context.key(), day_of(event.timestamp_ms));
     let to = match recipient {
         Recipient::User => "user",
         Recipient::Workspace => "workspace",
@@ -117,15 +117,21 @@ fn notification_id(
     format!("n_{hex}")
 }
 
-/// Whether no event has given this notification yet; from now on one has. Events of one day of event
-/// time may be appended on two.
-fn is_first(context: &mut Context<'_>, id: &str) -> Result<bool, OperatorError> {
+/// Whether no event has given this notification yet; from now on one has. Its mark is in the window
+/// of its day, unless it was appended long after that: then it would expire at once.
+fn is_first(context: &mut Context<'_>, event: &Input<'_>, id: &str) -> Result<bool, OperatorError> {
     let key = (context.account().to_owned(), context.key().to_owned(), id.to_owned());
-    let day = context.time().0.div_euclid(DAY_MS) * DAY_MS;
-    let nearby = Millis(day - DAY_MS)..Millis(day + 2 * DAY_MS);
-    if !DONE.range(context, &key, nearby)?.is_empty() {
+    let today = day_of(context.time().0);
+    let start = |day: i64| Millis(day.saturating_mul(DAY_MS));
+    if !DONE.range(context, &key, start(today - 1)..start(today + 2))?.is_empty() {
         return Ok(false);
     }
-    DONE.update(context, &key, Millis(day), |_| ())?;
+    let day = day_of(event.timestamp_ms).clamp(today - 1, today + 1);
+    DONE.update(context, &key, start(day), |_| ())?;
     Ok(true)
+}
+
+/// The UTC day of a time.
+fn day_of(ms: i64) -> i64 {
+    ms.div_euclid(DAY_MS)
 }

@@ -232,7 +232,7 @@ fn one_act_gives_one_notification_a_day() {
     assert_eq!(notified(&mut driver).len(), 3);
     driver.advance_wall_clock_time(DAY_MS);
     pipe(&mut driver, &[act("late", "post.liked", "bob", "al")]);
-    assert_eq!(notified(&mut driver), [""; 0], "it happened on the first day");
+    assert_eq!(notified(&mut driver), [""; 0], "it happened on the day of the first one");
     pipe(&mut driver, &[at(DAY_MS, act("e7", "post.liked", "bob", "al"))]);
     let next = stream(&mut driver);
     assert_eq!(next.len(), 1);
@@ -408,7 +408,7 @@ fn summary(written: &[Written]) -> Vec<(String, String, String, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn the_notifications_are_those_of_a_model_in_any_order_of_the_lanes(seed: u64) {
