@@ -224,7 +224,8 @@ impl<'c, 'a> Notifications<'c, 'a> {
         self.counts.held += 1;
         let is_unread = new.is_unread(self.counts.read_up_to);
         self.counts.unread += u32::from(is_unread);
-        self.list(event, place, Truth::from(!is_unread))
+        let read = if is_unread { Truth::False } else { Truth::True };
+        self.list(event, place, read)
     }
 
     /// Marks one as read, now or once it is created.

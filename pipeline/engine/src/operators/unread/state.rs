@@ -73,9 +73,7 @@ impl Known {
 pub(super) struct Listed(pub(super) Vec<u8>);
 
 impl StoreValue for UserState {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         for count in [self.held, self.listed, self.unread] {
             put_varint(out, u64::from(count));
         }
@@ -93,9 +91,7 @@ impl StoreValue for UserState {
 }
 
 impl StoreValue for Known {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         out.push(u8::from(self.created.is_some()));
         if let Some(Created { stamp, appended }) = &self.created {
             put_signed(out, stamp.time.0);
@@ -129,9 +125,7 @@ fn is_present(from: &mut FieldDecoder<'_>) -> Option<bool> {
 }
 
 impl StoreValue for Listed {
-    const VERSION: u8 = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
         put_bytes(out, &self.0);
     }
 
@@ -147,7 +141,7 @@ mod tests {
 
     fn reads_back<V: StoreValue + PartialEq + std::fmt::Debug>(value: &V) {
         let mut bytes = Vec::new();
-        value.put(&mut bytes);
+        value.put(1, &mut bytes);
         let mut from = FieldDecoder(&bytes);
         assert_eq!(V::read(1, &mut from).as_ref(), Some(value));
         assert_eq!(from.end(), Some(()));
