@@ -9,9 +9,11 @@
 pub mod engagement;
 pub mod follows;
 pub mod membership;
+pub mod notify;
 pub mod participation;
 pub mod posts;
 pub mod threads;
+pub mod unread;
 
 #[cfg(test)]
 mod testing;
