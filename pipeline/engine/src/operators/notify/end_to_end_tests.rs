@@ -16,16 +16,8 @@ use crate::operators::testing::{
 };
 use crate::operators::unread::Unread;
 
-const OPERATORS: &[&dyn Operator] = &[
-    &Dedup,
-    &Posts,
-    &NotifyResolve,
-    &Engagement,
-    &Follows,
-    &Notify,
-    &Unread,
-    &ChannelDelivery,
-];
+const OPERATORS: &[&dyn Operator] =
+    &[&Dedup, &Posts, &NotifyResolve, &Engagement, &Follows, &Notify, &Unread, &ChannelDelivery];
 
 fn post(post_id: &str, author: &str) -> Event {
     let data = json!({"post_id": post_id, "author_id": author, "text": "hello"});
