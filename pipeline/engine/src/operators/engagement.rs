@@ -16,7 +16,8 @@
 //! every count follows from the set of events, in whatever order the lanes are processed.
 //!
 //! Two limits: of one user's acts on one post the newest 16 are kept in order, and an act whose
-//! event time is more than 7 days before its append counts as earlier than a report that comes late.
+//! event time is more than 7 days before its append counts as earlier than a report that comes
+//! late.
 //!
 //! Nothing is kept in one value per post that grows: a user's acts are a row. The deletion of a
 //! post removes its counts and writes the tombstones of its state channels; what is left expires.

@@ -9,7 +9,7 @@ use tidewire_schemas::event::Event;
 use super::*;
 use crate::derive::{START, TopologyDriver};
 use crate::operators::testing::{
-    Appended, appended, at, dead_letters, dropped, event, event_of, pipe, pipe_interleaved,
+    Appended, appended, at, dead_letters, dropped, event, event_of, pipe, pipe_interleaved, stream,
 };
 
 const OPERATORS: &[&dyn Operator] = &[&Posts, &NotifyResolve];
@@ -190,6 +190,32 @@ fn an_author_is_known_for_thirty_days() {
     driver.advance_wall_clock_time(1);
     assert_eq!(due(&pipe(&mut driver, &[liked("e3", "p1", "bob")])).len(), 0);
     driver.replay().unwrap();
+}
+
+#[test]
+fn the_same_notifications_exist_however_lanes_interleave() {
+    let mut events = vec![created("c1", "p1", "al"), created("c2", "p2", "eve")];
+    for n in 0..20 {
+        let (post, user) = (["p1", "p2"][n % 2], format!("u{}", n % 5));
+        let data = json!({"post_id": post, "user_id": &user, "reply_id": format!("r{n}")});
+        events.insert(n % 3, event(&format!("r{n:02}"), "post.replied", data));
+        events.push(liked(&format!("l{n:02}"), post, &user));
+    }
+    let input = appended(&events, 1_000);
+    let mut first = None;
+    for seed in 0..12 {
+        let mut driver = TopologyDriver::new(crate::operators::OPERATORS);
+        pipe_interleaved(&mut driver, &input, seed);
+        let ids: BTreeSet<String> = stream(&mut driver)
+            .into_iter()
+            .filter(|written| written.channel.starts_with("notifications:"))
+            .filter_map(|written| Some(format!("{} {}", written.channel, written.event?.event_id)))
+            .collect();
+        assert_eq!(ids.len(), 20 + 10, "a like of each user and post, and every reply");
+        assert_eq!(first.get_or_insert_with(|| ids.clone()), &ids, "seed {seed}");
+        assert_eq!(dead_letters(&mut driver), [""; 0]);
+        driver.replay().unwrap();
+    }
 }
 
 /// What the events of an input mean in the end, computed from the whole of it: those that must be
