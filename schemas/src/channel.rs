@@ -146,6 +146,15 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b',' | b'*' | b'{' | b'}' | b'%')
 }
 
+/// Whether a text can be the id of an entity: not too long, also in a channel name, and without
+/// control characters.
+pub fn is_id(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().count() <= ID_MAX_CHARS
+        && !text.chars().any(char::is_control)
+        && encoded_len(text) <= ID_MAX_ENCODED_CHARS
+}
+
 /// The length of an id in its encoded form.
 pub(crate) fn encoded_len(id: &str) -> usize {
     id.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum()

@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::deliver::{EnvelopeIds, OPERATOR_SOURCE};
 use super::model::{EventType, KeyPart, MoveKey, Source};
 use crate::Priority;
-use crate::channel::{ID_MAX_CHARS, ID_MAX_ENCODED_CHARS, encoded_len};
+use crate::channel::is_id;
 use crate::event::EventView;
 use crate::fields::Fields;
 use crate::json;
@@ -143,10 +143,7 @@ impl AddingRoutes<'_> {
 
     /// Adds a key if it is a valid id; counts it otherwise.
     fn add_id(&mut self, key: &str) -> bool {
-        let valid = !key.is_empty()
-            && key.chars().count() <= ID_MAX_CHARS
-            && !key.chars().any(char::is_control)
-            && encoded_len(key) <= ID_MAX_ENCODED_CHARS;
+        let valid = is_id(key);
         match valid {
             true => self.add(key),
             false => self.routes.skipped += 1,

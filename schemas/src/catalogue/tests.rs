@@ -58,11 +58,11 @@ fn the_catalogue_has_its_domains_kinds_and_operators() {
         ("trends", 5),
         ("outreach", 38),
         ("commands", 18),
-        ("internal", 4),
+        ("internal", 5),
     ];
     assert_eq!(counts, expected);
-    assert_eq!(catalogue().channel_kinds().len(), 41);
-    assert_eq!(catalogue().operators().len(), 25);
+    assert_eq!(catalogue().channel_kinds().len(), 43);
+    assert_eq!(catalogue().operators().len(), 26);
     assert_eq!(catalogue().reserved().len(), 5);
     let outreach =
         |prefix: &str| catalogue().types().iter().filter(|t| t.name.starts_with(prefix)).count();

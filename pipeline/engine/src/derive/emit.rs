@@ -3,7 +3,8 @@
 //! An emitted event follows from its cause alone: its id is the operator and a hash of the cause's
 //! id and a count. Executing the cause again (after an abort, in a replay, in another process)
 //! gives the same event, so nothing is written twice. Its id begins with [`OPERATOR_SOURCE`], which
-//! ADMIT refuses in events of producers.
+//! ADMIT refuses in events of producers. An operator may name an event instead, if several causes
+//! mean the same one ([`Context::emit_once`]).
 //!
 //! An operator sees the state of its own event's key only. What concerns another entity becomes a
 //! *fact*: an event keyed by that entity, written to a lane of facts in the same transaction and
@@ -55,6 +56,15 @@ pub struct Emission<'a> {
     pub data: &'a str,
 }
 
+/// What the id of an emitted event follows from.
+#[derive(Clone, Copy)]
+enum IdSource<'a> {
+    /// The event or timer that caused it, and how many events it has emitted.
+    Cause,
+    /// A name that the operator gives it.
+    Once(&'a str),
+}
+
 /// The body of a fact.
 pub(super) fn fact_body(key: &str, value: &[u8], inherited: Inherited) -> Body {
     let time = inherited.time.0.to_be_bytes();
@@ -79,7 +89,11 @@ impl Context<'_> {
     /// Fails if the type is unknown or the event has no channel or key that it needs, and if too
     /// many facts and timers in a row led here.
     pub fn emit(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let value = self.encode(emission);
+        self.emit_as(IdSource::Cause, emission)
+    }
+
+    fn emit_as(&mut self, id: IdSource<'_>, emission: &Emission<'_>) -> Result<(), OperatorError> {
+        let value = self.encode(id, emission);
         let event = EventView::decode(&value)
             .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
         let deliveries = self
@@ -115,6 +129,29 @@ impl Context<'_> {
         timestamp_ms: i64,
         data: &str,
     ) -> Result<(), OperatorError> {
+        self.emit_known(IdSource::Cause, event_type, timestamp_ms, data)
+    }
+
+    /// The same, but the event's id follows from `once`, the operator and the key it runs for. If
+    /// several causes mean one event, its id is the same whichever of them is processed first.
+    /// The operator remembers that it has emitted it.
+    pub fn emit_once(
+        &mut self,
+        once: &str,
+        event_type: &str,
+        timestamp_ms: i64,
+        data: &str,
+    ) -> Result<(), OperatorError> {
+        self.emit_known(IdSource::Once(once), event_type, timestamp_ms, data)
+    }
+
+    fn emit_known(
+        &mut self,
+        id: IdSource<'_>,
+        event_type: &str,
+        timestamp_ms: i64,
+        data: &str,
+    ) -> Result<(), OperatorError> {
         let account_id = self.account().to_owned();
         let known = self.catalogue().resolve(event_type).zip(Fields::of(data));
         let (known, fields) = known.ok_or_else(|| {
@@ -124,20 +161,21 @@ impl Context<'_> {
             OperatorError::Failed(format!("the data of {event_type} has no key of its type"))
         })?;
         let (key, priority) = (key.into_owned(), known.priority_of(&fields));
-        self.emit(&Emission {
+        let emission = Emission {
             event_type,
             account_id: &account_id,
             key: &key,
             timestamp_ms,
             priority,
             data,
-        })
+        };
+        self.emit_as(id, &emission)
     }
 
     /// Writes a fact: an event for the task of its key, even if that is the current one. Fails if
     /// the current event or timer already follows from [`MAX_HOPS`] hops.
     pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let value = self.encode(emission);
+        let value = self.encode(IdSource::Cause, emission);
         let event = EventView::decode(&value)
             .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
         self.write_fact(&event, &value)
@@ -280,12 +318,18 @@ impl Context<'_> {
         }
     }
 
-    fn encode(&mut self, emission: &Emission<'_>) -> Vec<u8> {
+    fn encode(&mut self, id_source: IdSource<'_>, emission: &Emission<'_>) -> Vec<u8> {
         let CauseNames { account, id, correlation } = self.trigger.names();
         // An operator may run for several keys of one event, in different tasks, and emit for
         // several keys each time.
         let (own, key) = (self.key, emission.key);
-        let parts = format!("{}:{id}/{}:{own}/{}/{key}", id.len(), own.len(), self.emitted);
+        let parts = match id_source {
+            IdSource::Cause => {
+                format!("{}:{id}/{}:{own}/{}/{key}", id.len(), own.len(), self.emitted)
+            }
+            // Begins with no digit, so it is no id of a cause.
+            IdSource::Once(once) => format!("once/{}:{own}/{once}", own.len()),
+        };
         let hash = hash128(account, &parts);
         self.emitted += 1;
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -447,6 +491,54 @@ mod tests {
             reached[partition.0 as usize] += 1;
         }
         assert!(reached.iter().all(|facts| *facts > 0), "{reached:?}");
+    }
+
+    /// Emits the same event for each event of a key.
+    struct Once;
+
+    impl Operator for Once {
+        fn number(&self) -> u8 {
+            95
+        }
+
+        fn name(&self) -> &'static str {
+            "once"
+        }
+
+        fn on_event(
+            &self,
+            event: &Input<'_>,
+            context: &mut Context<'_>,
+        ) -> Result<Flow, OperatorError> {
+            let data = r#"{"conversation_id":"alice"}"#;
+            context.emit_once("n1", "conversation.updated", event.timestamp_ms, data)?;
+            Ok(Flow::Continue)
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_named_event_follows_from_its_name_account_and_key_alone() {
+        let mut driver = TopologyDriver::new(&[&Once]);
+        let of = |id: &str, account: &str, key: &str| Event {
+            event_id: id.to_owned(),
+            key: key.to_owned(),
+            ..event(account, Priority::Normal)
+        };
+        let inputs =
+            [("1", "a", "alice"), ("2", "a", "alice"), ("3", "a", "bob"), ("4", "b", "alice")];
+        let mut ids = Vec::new();
+        for (id, account, key) in inputs {
+            driver.pipe_input(&of(id, account, key));
+            let topics =
+                [driver.topology().out_stream().clone(), driver.topology().facts().clone()];
+            let bodies = topics.iter().flat_map(|topic| driver.read_output(topic));
+            let body = bodies.last().expect("it emits one");
+            let emitted = EventView::decode(body.value().unwrap()).unwrap();
+            ids.push(emitted.event_id.to_owned());
+        }
+        assert_eq!(ids[0], ids[1]);
+        assert!(ids[2] != ids[0] && ids[3] != ids[0] && ids[3] != ids[2], "{ids:?}");
+        driver.replay().unwrap();
     }
 
     #[test]

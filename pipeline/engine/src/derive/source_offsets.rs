@@ -48,7 +48,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::derive::encoding::FieldDecoder;
-use crate::derive::source_changes::{SourceChanges, SourceRowKey, TakenRuns};
+use crate::derive::source_changes::{ChangesEncoder, SourceChanges, SourceRowKey, TakenRuns};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
@@ -250,22 +250,22 @@ impl SourceOffsets {
             return;
         };
         let number = last + 1;
-        let mut changes = SourceChanges { number, rows: Vec::new() };
+        let mut changes = ChangesEncoder::new(number);
         for (key, cached) in &mut self.rows {
-            let runs = std::mem::take(&mut cached.runs);
             // These changes overwrite those that the row lacks.
             if cached.lacks.is_some_and(|first| number - first >= CHANGES_KEPT) {
                 cached.lacks = None;
                 cached.row.number = number;
                 state.put(SOURCES, row_key(*key), Some(cached.row.encode()));
-            } else if !runs.is_empty() {
+            } else if !cached.runs.is_empty() {
                 cached.lacks.get_or_insert(number);
-                changes.rows.push((*key, runs));
+                changes.put(*key, &cached.runs);
             }
+            cached.runs.clear();
         }
         // Written even if it is empty, so that the next number is known after a start.
         let key = Bytes::copy_from_slice(&[CHANGES, (number % CHANGES_KEPT) as u8]);
-        state.put(SOURCES, key, Some(changes.encode()));
+        state.put(SOURCES, key, Some(changes.finish()));
         self.number = Some(number);
     }
 

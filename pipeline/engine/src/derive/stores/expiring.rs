@@ -14,8 +14,10 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 
 use crate::derive::operator::{Context, OperatorError, Rules};
+use crate::derive::stores::keyed::rows_from;
 use crate::derive::stores::layout::{
-    FieldDecoder, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_value, unreadable,
+    FieldDecoder, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
+    unreadable,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::{TimerKey, TimerOwner};
@@ -27,11 +29,21 @@ use crate::telemetry;
 /// The operator number of expiry in the table of timers; no operator may use it.
 pub(in crate::derive) const EXPIRY: u8 = 0;
 
+/// The expiry time of an entry that stays; no timer is set for it.
+const NEVER: Millis = Millis(i64::MAX);
+
 /// A value per key that expires.
 pub struct Expiring<K, V> {
     table: Table,
     name: &'static str,
     of: PhantomData<fn(K) -> V>,
+}
+
+/// Some entries of a store, in order.
+pub(super) struct Page<K, V> {
+    pub(super) entries: Vec<(K, V)>,
+    /// The last key that was visited, if there may be more.
+    pub(super) last: Option<K>,
 }
 
 impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
@@ -57,6 +69,30 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         read_value(self.table, &stored[8..]).map(Some)
     }
 
+    /// Visits at most `limit` entries whose keys begin with `prefix`, in order, after the key
+    /// `after`. Those that are expired at the time of the cause count, and are left out.
+    pub(super) fn page(
+        &self,
+        context: &mut Context<'_>,
+        prefix: &impl StoreKey,
+        after: Option<&K>,
+        limit: usize,
+    ) -> Result<Page<K, V>, OperatorError> {
+        let prefix = key_bytes(prefix);
+        let from = after.map_or_else(|| prefix.clone(), |key| [&key_bytes(key)[..], &[0]].concat());
+        let rows = rows_from(context, self.table, (&prefix, &from), limit)?;
+        let last = rows.last().filter(|_| rows.len() == limit);
+        let last = last.map(|(key, _)| read_key(self.table, key)).transpose()?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for (key, stored) in &rows {
+            if expires_at(stored).is_some_and(|at| at > context.expiry_time()) {
+                let value = read_value(self.table, &stored[8..])?;
+                entries.push((read_key(self.table, key)?, value));
+            }
+        }
+        Ok(Page { entries, last })
+    }
+
     /// Sets the value of a key, which expires at `until`.
     pub fn put(
         &self,
@@ -66,33 +102,51 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         until: Millis,
     ) -> Result<(), OperatorError> {
         let key = key_bytes(key);
-        self.remove_timer(context, &key)?;
+        self.move_timer(context, &key, until)?;
         let mut stored = Vec::with_capacity(32);
         until.put(&mut stored);
         put_value(value, context.level, &mut stored);
         context.put(self.table, &key, &stored);
-        let due = self.due(&key);
-        let timer =
-            TimerKey { at: until, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
-        context.timers.set(context.state, timer, Bytes::new());
         Ok(())
+    }
+
+    /// Sets a value that does not expire.
+    pub(super) fn put_kept(
+        &self,
+        context: &mut Context<'_>,
+        key: &K,
+        value: &V,
+    ) -> Result<(), OperatorError> {
+        self.put(context, key, value, NEVER)
     }
 
     /// Removes a key.
     pub fn remove(&self, context: &mut Context<'_>, key: &K) -> Result<(), OperatorError> {
         let key = key_bytes(key);
-        self.remove_timer(context, &key)?;
+        self.move_timer(context, &key, NEVER)?;
         context.remove(self.table, &key);
         Ok(())
     }
 
-    /// Removes the timer of the key's current entry.
-    fn remove_timer(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
+    /// Removes the timer of the key's current entry, and sets one for its expiry at `until`.
+    fn move_timer(
+        &self,
+        context: &mut Context<'_>,
+        key: &[u8],
+        until: Millis,
+    ) -> Result<(), OperatorError> {
         let before = context.get(self.table, key)?;
-        if let Some(at) = before.and_then(|stored| expires_at(&stored)) {
-            let due = self.due(key);
-            let timer = TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
-            context.timers.remove(context.state, timer);
+        let before = before.and_then(|stored| expires_at(&stored)).unwrap_or(NEVER);
+        if before == until {
+            return Ok(());
+        }
+        let due = self.due(key);
+        let timer = |at| TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
+        if before != NEVER {
+            context.timers.remove(context.state, timer(before));
+        }
+        if until != NEVER {
+            context.timers.set(context.state, timer(until), Bytes::new());
         }
         Ok(())
     }

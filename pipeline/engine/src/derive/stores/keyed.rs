@@ -76,12 +76,22 @@ pub(super) fn first_rows(
     prefix: &[u8],
     limit: usize,
 ) -> Result<Vec<(Bytes, Bytes)>, OperatorError> {
+    rows_from(context, table, (prefix, prefix), limit)
+}
+
+/// The first rows whose keys begin with a prefix, from this key on.
+pub(super) fn rows_from(
+    context: &mut Context<'_>,
+    table: Table,
+    (prefix, from): (&[u8], &[u8]),
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, OperatorError> {
     let mut rows = Vec::new();
     if limit == 0 {
         return Ok(rows);
     }
     let end = prefix_end(prefix);
-    let range = KeyRange { from: prefix, to: end.as_deref() };
+    let range = KeyRange { from, to: end.as_deref() };
     context.scan(table, range, &mut |key, value| {
         rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

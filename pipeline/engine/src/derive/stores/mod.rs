@@ -4,6 +4,7 @@
 //! KeyValue<K, V>   one value per key                          state
 //! Index<G, S, I>   ids of a group in order, first n cheaply   state
 //! Expiring<K, V>   a value until its expiry time              state, and timers
+//! Latest<K, V>     the value with the greatest stamp          state, and timers
 //! Windowed<K, V>   a value per key and window                 state.windows, ranges dropped by age
 //! Sessions<K, V>   a value per key and burst of events        state.windows, ranges dropped by age
 //! ```
@@ -14,6 +15,7 @@
 
 mod expiring;
 mod keyed;
+mod latest;
 mod layout;
 mod session;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod window;
 pub use expiring::Expiring;
 pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
+pub use latest::{Latest, LatestPage, MARK_MS, Replacement, Stamp, Stamped};
 pub(super) use layout::unreadable;
 pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
 pub use session::{MAX_AHEAD_MS, Session, SessionEvent, SessionWindows, Sessions};

@@ -126,7 +126,8 @@ fn a_hundred_acts_wait_for_one_post_and_the_others_are_counted() {
         let reply = |n: usize| {
             let id = format!("r{n:03}");
             let data = json!({
-                "post_id": "p1", "user_id": "bob", "reply_id": &id, "text": &text, "user_name": &text,
+                "post_id": "p1", "user_id": "bob", "reply_id": &id,
+                "text": &text, "user_name": &text,
             });
             event(&id, "post.replied", data)
         };
@@ -230,14 +231,15 @@ fn history(steps: &[(usize, usize)]) -> Vec<Event> {
     let event = |(n, (what, post)): (usize, &(usize, usize))| {
         let (id, post) = (format!("e{n:03}"), format!("p{post}"));
         let author = format!("al of {post}");
-        let data = |more: &str| json!({"post_id": &post, "user_id": format!("u{n}"), more: format!("r{n}")});
+        let (user, own) = (format!("u{n}"), format!("r{n}"));
+        let data = |name: &str| json!({"post_id": &post, "user_id": &user, name: &own});
         match what {
             0 | 1 => created(&id, &post, &author),
             2 => deleted(&id, &post, &author),
             3 => event(&id, "post.replied", data("reply_id")),
             4 => event(&id, "post.quoted", data("quote_id")),
             5 => event(&id, "post.reposted", data("repost_id")),
-            _ => liked(&id, &post, &format!("u{n}")),
+            _ => liked(&id, &post, &user),
         }
     };
     steps.iter().enumerate().map(event).collect()

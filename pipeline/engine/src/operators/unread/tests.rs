@@ -1,0 +1,352 @@
+//! Tests of `unread`: cases, limits, coalescing, the order of lanes, and a model that recomputes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tidewire_schemas::Priority;
+use tidewire_schemas::event::Event;
+use tidewire_schemas::fields::Truth;
+use tidewire_schemas::id::hash128;
+
+use super::state::{LIFE_MS, READ_MARK_MS};
+use super::{HELD_MAX, LISTED_DATA_MAX_BYTES, LISTED_MAX, Unread};
+use crate::derive::{ChannelDelivery, Operator, START, TopologyDriver};
+use crate::operators::testing::{
+    Written, appended, at, chance, dead_letters, event, event_of, interleaved, latest, lines, pipe,
+    state, stream,
+};
+use crate::port::Table;
+use crate::topology::Lane;
+
+const OPERATORS: &[&dyn Operator] = &[&Unread, &ChannelDelivery];
+
+const INTERVAL_MS: i64 = 250;
+
+fn created(id: &str, ms: i64) -> Event {
+    let data = json!({"notification_id": id, "user_id": "al", "kind": "like"});
+    at(ms, event(&format!("c-{id}-{ms}"), "notification.created", data))
+}
+
+fn read(id: &str) -> Event {
+    let data = json!({"notification_id": id, "user_id": "al"});
+    event(&format!("r-{id}"), "notification.read", data)
+}
+
+fn read_all(ms: i64) -> Event {
+    let data = json!({"user_id": "al", "all": true});
+    at(ms, event(&format!("a-{ms}"), "notification.read", data))
+}
+
+fn entry(id: &str, read: Truth) -> String {
+    let read = read == Truth::True;
+    let data =
+        format!(r#"{{"kind":"like","notification_id":"{id}","user_id":"al","read":{read}}}"#);
+    format!("notifications:al[n/{id}] = notification.created {data}")
+}
+
+fn count(unread: u32) -> String {
+    let of = "notifications:al[al] = notification.unread_changed";
+    format!(r#"{of} {{"user_id":"al","unread_count":{unread}}}"#)
+}
+
+/// The `unread_count` with which events were delivered.
+fn delivered(driver: &mut TopologyDriver) -> Vec<i64> {
+    let count = |written: &Written| {
+        let data: Value = serde_json::from_str(&written.event.as_ref().unwrap().data).unwrap();
+        data["unread_count"].as_i64().unwrap()
+    };
+    stream(driver).iter().map(count).collect()
+}
+
+/// Ends the interval of updates.
+fn settle(driver: &mut TopologyDriver) {
+    driver.advance_wall_clock_time(INTERVAL_MS);
+}
+
+/// Pipes an event and returns what is written to `out.state`, its update included.
+fn after(driver: &mut TopologyDriver, event: Event) -> Vec<String> {
+    driver.pipe_input(&event);
+    let written = state(driver);
+    settle(driver);
+    [lines(&written), lines(&state(driver))].concat()
+}
+
+#[test]
+fn a_notification_counts_until_it_is_read_and_a_second_read_changes_nothing() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    assert_eq!(after(&mut driver, created("n1", 1)), [entry("n1", Truth::False), count(1)]);
+    assert_eq!(after(&mut driver, created("n2", 2)), [entry("n2", Truth::False), count(2)]);
+    assert_eq!(after(&mut driver, read("n1")), [entry("n1", Truth::True), count(1)]);
+    let again = Event { event_id: "r-again".to_owned(), ..read("n1") };
+    assert_eq!(after(&mut driver, again), [""; 0]);
+    assert_eq!(after(&mut driver, read("n2")), [entry("n2", Truth::True), count(0)]);
+    assert_eq!(delivered(&mut driver), [1, 2, 1, 1, 0]);
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn all_clears_what_was_created_up_to_its_time_whatever_comes_first() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    for event in [created("n1", 1), created("n2", 2), created("n3", 3)] {
+        after(&mut driver, event);
+    }
+    let written = after(&mut driver, read_all(2));
+    assert_eq!(written, [entry("n1", Truth::True), entry("n2", Truth::True), count(1)]);
+    assert_eq!(after(&mut driver, read_all(2)), [""; 0], "again");
+    assert_eq!(after(&mut driver, read_all(1)), [""; 0], "an older one");
+    assert_eq!(
+        after(&mut driver, created("n0", 0)),
+        [entry("n0", Truth::True)],
+        "created before it"
+    );
+    assert_eq!(after(&mut driver, created("n4", 4)), [entry("n4", Truth::False), count(2)]);
+    assert_eq!(delivered(&mut driver), [1, 2, 3, 1, 1, 1, 1, 2]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn a_read_may_be_processed_before_its_notification_for_7_days() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    assert_eq!(after(&mut driver, read("n1")), [""; 0]);
+    driver.advance_wall_clock_time(READ_MARK_MS - 2 * INTERVAL_MS);
+    assert_eq!(after(&mut driver, created("n1", 1)), [entry("n1", Truth::True), count(0)]);
+    assert_eq!(after(&mut driver, read("n2")), [""; 0]);
+    driver.advance_wall_clock_time(READ_MARK_MS);
+    assert_eq!(after(&mut driver, created("n2", 1)), [entry("n2", Truth::False), count(1)]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn of_two_events_of_one_notification_the_later_counts() {
+    for order in [[0, 1], [1, 0]] {
+        let mut driver = TopologyDriver::new(OPERATORS);
+        let events = [created("n1", 1), created("n1", 5)];
+        order.iter().for_each(|n| driver.pipe_input(&events[*n]));
+        settle(&mut driver);
+        let entries = latest(&state(&mut driver));
+        let entry_of = |key: &str| entries.get(&("notifications:al".to_owned(), key.to_owned()));
+        assert!(entry_of("al").unwrap().ends_with(r#""unread_count":1}"#), "{entries:?}");
+        assert_eq!(entries.len(), 2);
+        assert_eq!(after(&mut driver, read_all(3)), [""; 0], "the later one is not read");
+        assert_eq!(after(&mut driver, read_all(5)).len(), 2);
+        driver.replay().unwrap();
+    }
+}
+
+#[test]
+fn the_count_is_sent_at_most_once_in_250_ms_and_the_last_one_always() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    for n in 0..10 {
+        driver.pipe_input(&created(&format!("n{n}"), n));
+        driver.advance_wall_clock_time(10);
+    }
+    let is_count = |line: &String| line.contains("unread_changed");
+    let counts = |driver: &mut TopologyDriver| -> Vec<String> {
+        lines(&state(driver)).into_iter().filter(is_count).collect()
+    };
+    assert_eq!(counts(&mut driver), [count(1)]);
+    settle(&mut driver);
+    assert_eq!(counts(&mut driver), [count(10)]);
+    settle(&mut driver);
+    assert_eq!(counts(&mut driver), [""; 0]);
+    assert_eq!(delivered(&mut driver), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn the_newest_50_are_listed_and_one_that_leaves_is_removed() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let last = i64::from(LISTED_MAX);
+    (0..last).for_each(|n| driver.pipe_input(&created(&format!("n{n}"), n)));
+    settle(&mut driver);
+    state(&mut driver);
+    let written = after(&mut driver, created("n50", last));
+    let removed = "notifications:al[n/n0] removed".to_owned();
+    assert_eq!(written, [removed, entry("n50", Truth::False), count(51)]);
+    assert_eq!(after(&mut driver, created("old", 0)), [count(52)], "older than all of the list");
+    assert_eq!(after(&mut driver, read("n0")), [count(51)], "it is not listed any more");
+    let ids = after(&mut driver, read_all(last));
+    assert_eq!(ids.len(), LISTED_MAX as usize + 1, "each entry and the count");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn at_most_1_000_are_unread_and_which_does_not_depend_on_the_order() {
+    let id = |n: u32| format!("n{n:04}");
+    let mut results = Vec::new();
+    for order in 0..3 {
+        let mut driver = TopologyDriver::new(OPERATORS);
+        let mut events: Vec<Event> =
+            (0..HELD_MAX + 5).map(|n| created(&id(n), i64::from(n))).collect();
+        events.extend([2, 7, 900].map(|n| read(&id(n))));
+        match order {
+            1 => events.reverse(),
+            2 => events.sort_by_cached_key(|event| hash128("any order", &event.event_id)),
+            _ => {}
+        }
+        events.iter().for_each(|event| driver.pipe_input(event));
+        settle(&mut driver);
+        let written = state(&mut driver);
+        let counts = latest(&written);
+        let count = &counts[&("notifications:al".to_owned(), "al".to_owned())];
+        assert_eq!(count, r#"{"user_id":"al","unread_count":998}"#);
+        assert_eq!(counts.len(), 1 + LISTED_MAX as usize);
+        results.push((rows(&mut driver), counts));
+        driver.replay().unwrap();
+    }
+    assert!(results.iter().all(|result| *result == results[0]));
+}
+
+/// All rows but those of the coalesced updates, whose times are those of their sending.
+fn rows(driver: &mut TopologyDriver) -> Vec<Vec<(bytes::Bytes, bytes::Bytes)>> {
+    (120..124).map(|table| driver.all(Table(table))).collect()
+}
+
+#[test]
+fn a_notification_is_forgotten_after_90_days() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    after(&mut driver, created("n1", 1));
+    after(&mut driver, created("n2", 2));
+    after(&mut driver, read("n2"));
+    driver.advance_wall_clock_time(LIFE_MS - 4 * INTERVAL_MS);
+    driver.tick();
+    assert_eq!(lines(&state(&mut driver)), [""; 0]);
+    driver.advance_wall_clock_time(4 * INTERVAL_MS);
+    let written = lines(&state(&mut driver));
+    let expected = ["notifications:al[n/n1] removed", "notifications:al[n/n2] removed", &count(0)];
+    assert_eq!(written, expected);
+    let left: Vec<usize> = rows(&mut driver).iter().map(Vec::len).collect();
+    assert_eq!(left, [1, 0, 0, 0], "only the counts of the user");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn users_and_accounts_do_not_share_counts() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let data = json!({"notification_id": "n1", "user_id": "bob", "kind": "like"});
+    let of_bob = event("e2", "notification.created", data.clone());
+    let other = event_of("other", "e3", "notification.created", data);
+    pipe(&mut driver, &[created("n1", 1), of_bob, other]);
+    assert_eq!(delivered(&mut driver), [1, 1, 1]);
+    let read = read("n1");
+    pipe(&mut driver, &[read]);
+    settle(&mut driver);
+    let keys: Vec<String> = latest(&state(&mut driver)).into_values().collect();
+    let unread = keys.iter().filter(|data| data.contains(r#""read":false"#)).count();
+    assert_eq!(unread, 2, "{keys:?}");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn a_large_notification_is_listed_without_its_texts() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let large = "x".repeat(LISTED_DATA_MAX_BYTES);
+    let data = json!({"notification_id": "n/1", "user_id": "al", "kind": "like", "title": large,
+        "text": large, "data": {"x": large}});
+    pipe(&mut driver, &[event("e1", "notification.created", data)]);
+    let entries = latest(&state(&mut driver));
+    let listed = &entries[&("notifications:al".to_owned(), "n/n/1".to_owned())];
+    let listed: Value = serde_json::from_str(listed).unwrap();
+    let title = "x".repeat(200);
+    let expected = json!({"notification_id": "n/1", "user_id": "al", "kind": "like",
+        "title": title, "read": false});
+    assert_eq!(listed, expected);
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
+    driver.replay().unwrap();
+}
+
+/// Random events about `ids` notifications, in random lanes.
+fn random_events(seed: u64, ids: usize) -> Vec<Event> {
+    let random = |n: usize| {
+        let pick = |salt: usize, below: usize| chance(seed, n * 8 + salt, below);
+        let id = format!("n{:02}", pick(1, ids));
+        let ms = pick(2, 1_000) as i64;
+        let event = match pick(0, 12) {
+            0 => read_all(ms / 4),
+            1..=4 => read(&id),
+            _ => created(&id, ms),
+        };
+        let priority = Priority::ALL[pick(3, Priority::ALL.len())];
+        Event { event_id: format!("e{n:03}"), priority, ..event }
+    };
+    (0..2 * ids).map(random).collect()
+}
+
+/// The entries of the list with their read flags, and the count, recomputed from all events.
+fn model(events: &[Event]) -> (BTreeMap<String, bool>, usize) {
+    let field = |event: &Event, name: &str| {
+        let data: Value = serde_json::from_str(&event.data).unwrap();
+        data[name].as_str().map(str::to_owned)
+    };
+    let mut created: BTreeMap<String, i64> = BTreeMap::new();
+    let (mut read, mut up_to) = (BTreeSet::new(), i64::MIN);
+    for event in events {
+        let id = field(event, "notification_id");
+        match (event.event_type.as_str(), id) {
+            ("notification.created", Some(id)) => {
+                let time = created.entry(id).or_insert(i64::MIN);
+                *time = event.timestamp_ms.max(*time);
+            }
+            (_, Some(id)) => drop(read.insert(id)),
+            (_, None) => up_to = up_to.max(event.timestamp_ms),
+        }
+    }
+    let is_read = |(id, time): (&String, &i64)| read.contains(id) || *time <= up_to;
+    let unread = created.iter().filter(|entry| !is_read(*entry)).count();
+    let mut newest: Vec<(i64, String)> =
+        created.iter().map(|(id, time)| (*time, id.clone())).collect();
+    newest.sort();
+    newest.reverse();
+    newest.truncate(LISTED_MAX as usize);
+    let flags = newest.into_iter().map(|(time, id)| (id.clone(), is_read((&id, &time))));
+    (flags.collect(), unread)
+}
+
+/// The same of the latest values of the state channel.
+fn published(entries: &BTreeMap<(String, String), String>) -> (BTreeMap<String, bool>, usize) {
+    let (mut flags, mut unread) = (BTreeMap::new(), 0);
+    for ((channel, key), data) in entries {
+        assert_eq!(channel, "notifications:al");
+        let data: Value = serde_json::from_str(data).unwrap();
+        match key.strip_prefix("n/") {
+            Some(id) => drop(flags.insert(id.to_owned(), data["read"].as_bool().unwrap())),
+            None => unread = data["unread_count"].as_u64().unwrap() as usize,
+        }
+    }
+    (flags, unread)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn list_and_count_are_those_of_a_model_in_any_order_of_the_lanes(
+        seed: u64, ids in 1usize..90,
+    ) {
+        let events = random_events(seed, ids);
+        let input = appended(&events, 40);
+        let expected = model(&events);
+        let mut first = None;
+        for order in [0, 1, 2, seed | 3] {
+            let mut driver = TopologyDriver::new(OPERATORS);
+            let last = input.last().map_or(START, |appended| appended.time);
+            Lane::ALL.into_iter().for_each(|lane| driver.begin_backlog(lane));
+            driver.advance_wall_clock_time(last.0 - START.0);
+            for piped in interleaved(&input, order) {
+                driver.pipe_late(piped.lane, &piped.event, piped.time);
+            }
+            Lane::ALL.into_iter().for_each(|lane| driver.end_backlog(lane));
+            driver.tick();
+            driver.advance_wall_clock_time(INTERVAL_MS);
+            let entries = latest(&state(&mut driver));
+            prop_assert_eq!(published(&entries), expected.clone(), "order {}", order);
+            let result = (rows(&mut driver), entries);
+            let first = first.get_or_insert_with(|| result.clone());
+            prop_assert_eq!(&result, &*first, "order {}", order);
+            prop_assert_eq!(dead_letters(&mut driver).len(), 0);
+            driver.replay().map_err(TestCaseError::fail)?;
+        }
+    }
+}
