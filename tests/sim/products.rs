@@ -6,8 +6,8 @@
 //!
 //! A block or mute hides what its task processes after it, and the deletion of a post suppresses
 //! notifications of acts that come to the post's task after it. So these would differ: here only
-//! somebody who does nothing is blocked, and acts on the post that is deleted name the author. Of two
-//! equal acts the first processed one gives the notification its time, so users read everything
+//! somebody who does nothing is blocked, and acts on the post that is deleted name the author. Of
+//! two equal acts the first processed one gives the notification its time, so users read everything
 //! there is.
 
 use std::collections::{BTreeMap, BTreeSet};
