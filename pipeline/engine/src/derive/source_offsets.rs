@@ -291,8 +291,8 @@ impl SourceOffsets {
         }
     }
 
-    /// Reads the changes, and adds them to the rows that lack them.
-    /// A row that can't be decoded ends the process: without it a copy would be delivered.
+    /// Reads the changes, and adds them to the rows that lack them. A row that can't be decoded ends
+    /// the process: without it a copy would be delivered.
     fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         let mut stored = Vec::new();
         let range = KeyRange { from: &[CHANGES], to: Some(&[CHANGES + 1]) };
