@@ -39,8 +39,7 @@
 //! again. A row that forgets an offset loses nothing: the copy is then found by its event id, if it
 //! comes within the window.
 //!
-//! A task keeps its rows decoded and writes its changes once per transaction. A row that can't be
-//! decoded ends the process: without it a copy would be delivered.
+//! A task keeps its rows decoded and writes its changes once per transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -57,8 +56,8 @@ use crate::topology::Lane;
 use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, VerdictSource};
 
-/// The only version. Another one is to be written from a value level on, as those of a
-/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
+/// The only version. Another one is to be written from a value level on, as those of a `StoreValue`,
+/// and the declaration of the table then names that level.
 const VERSION: u8 = 1;
 
 /// The table of rows.
@@ -293,6 +292,7 @@ impl SourceOffsets {
     }
 
     /// Reads the changes, and adds them to the rows that lack them.
+    /// A row that can't be decoded ends the process: without it a copy would be delivered.
     fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         let mut stored = Vec::new();
         let range = KeyRange { from: &[CHANGES], to: Some(&[CHANGES + 1]) };
