@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In a thread everyone takes part who joins or writes, until that user leaves. In a conversation
-//! the newest list of participants counts, so that whoever is not on it any more has left. Each
+//! the newest list of participants counts, so a user who is no longer on it has left. Each
 //! change is told to the user's key by `participation.changed`, where `participation` keeps it.
 //!
 //! A user takes part until nothing has happened in the thread for 30 days: on its first event of a
