@@ -32,7 +32,7 @@ pub const OPERATORS: Operators = &[
     &follows::Follows,
     &threads::Threads,
     &participation::Participation,
-    &membership::Membership,
+    &membership::Memberships,
     &notify::Notify,
     &unread::Unread,
     &ChannelDelivery,
