@@ -30,16 +30,11 @@
 //! · taken: count n, then each offset minus the one before it n (the first: as it is)
 //! ```
 //!
-//! A transaction touches many rows, since its records come from all partitions of the input. To
-//! write each of them would cost a changelog record per row, so it writes what it took as one
-//! record of changes. A row is written once its oldest change that it lacks would be overwritten;
-//! the row and later changes are the same as the row with them.
-//!
 //! The first record of an input that was created again empties the row, since its offsets start
 //! again. A row that forgets an offset loses nothing: the copy is then found by its event id, if it
 //! comes within the window.
 //!
-//! A task keeps its rows decoded and writes its changes once per transaction.
+//! A task keeps its rows decoded and writes one record of changes per transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -215,6 +210,11 @@ struct CachedRow {
 
 /// The rows of a task that were used since its start or its last abort: at most one for each lane
 /// and partition of an input.
+///
+/// A transaction touches many rows, since its records come from all partitions of the input. To
+/// write each of them would cost a changelog record per row, so it writes what it took as one
+/// record of changes. A row is written when the oldest changes that it lacks are overwritten; with
+/// the changes after it, it is the same as the one in memory.
 #[derive(Debug, Default)]
 pub(super) struct SourceOffsets {
     rows: BTreeMap<SourceRowKey, CachedRow>,
