@@ -494,9 +494,9 @@ mod tests {
     }
 
     /// Emits the same event for each event of a key.
-    struct Once;
+    struct OnceEmitter;
 
-    impl Operator for Once {
+    impl Operator for OnceEmitter {
         fn number(&self) -> u8 {
             95
         }
@@ -518,7 +518,7 @@ mod tests {
 
     #[test]
     fn the_id_of_a_named_event_follows_from_its_name_account_and_key_alone() {
-        let mut driver = TopologyDriver::new(&[&Once]);
+        let mut driver = TopologyDriver::new(&[&OnceEmitter]);
         let of = |id: &str, account: &str, key: &str| Event {
             event_id: id.to_owned(),
             key: key.to_owned(),

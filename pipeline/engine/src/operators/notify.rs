@@ -25,8 +25,6 @@ use crate::derive::{Context, Events, Flow, Input, Operator, OperatorError, Table
 use crate::operators::follows::hides;
 use crate::record::Millis;
 
-#[cfg(test)]
-mod end_to_end_tests;
 mod rules;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ use crate::port::Table;
 use crate::record::Millis;
 use crate::topology::Lane;
 
+mod end_to_end;
+
 const OPERATORS: &[&dyn Operator] = &[&Follows, &Notify];
 
 const DONE: Table = Table(115);

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tidewire_schemas::event::Event;
 
-use super::Notify;
 use crate::derive::dedup::Dedup;
 use crate::derive::{ChannelDelivery, Operator, TopologyDriver};
 use crate::operators::engagement::Engagement;
 use crate::operators::follows::Follows;
+use crate::operators::notify::Notify;
 use crate::operators::posts::{NotifyResolve, Posts};
 use crate::operators::testing::{
     Written, appended, at, dead_letters, event, latest, pipe, pipe_interleaved, state, stream,
