@@ -134,6 +134,16 @@ fn expected(events: &[Value]) -> Published {
         let of = published.notifications.entry(to).or_default();
         of.push((kind.to_owned(), actor, entity));
     }
+    put_counts(&mut published, &likes, &counted);
+    published
+}
+
+/// The counts of posts, and how many notifications are unread: all of them.
+fn put_counts(
+    published: &mut Published,
+    likes: &BTreeMap<String, BTreeSet<String>>,
+    counted: &BTreeMap<String, [BTreeSet<String>; 2]>,
+) {
     let posts: BTreeSet<String> = likes.keys().chain(counted.keys()).cloned().collect();
     for post in posts {
         let [replies, retweets] = counted.get(&post).map_or([0, 0], |c| [c[0].len(), c[1].len()]);
@@ -145,7 +155,6 @@ fn expected(events: &[Value]) -> Published {
         let entry = (format!("notifications:{user}"), user.clone());
         published.state.insert(entry, json!({"unread_count": of.len()}));
     }
-    published
 }
 
 fn records(log: &dyn Log, topology: &Topology, topic: &Topic) -> Vec<Record> {

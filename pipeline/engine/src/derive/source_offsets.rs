@@ -51,8 +51,8 @@ use crate::topology::Lane;
 use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, VerdictSource};
 
-/// The only version. Another one is to be written from a value level on, as those of a `StoreValue`,
-/// and the declaration of the table then names that level.
+/// The only version. Another one is to be written from a value level on, as those of a
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 1;
 
 /// The table of rows.
@@ -291,8 +291,8 @@ impl SourceOffsets {
         }
     }
 
-    /// Reads the changes, and adds them to the rows that lack them. A row that can't be decoded ends
-    /// the process: without it a copy would be delivered.
+    /// Reads the changes, and adds them to the rows that lack them. A row that can't be decoded
+    /// ends the process: without it a copy would be delivered.
     fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         let mut stored = Vec::new();
         let range = KeyRange { from: &[CHANGES], to: Some(&[CHANGES + 1]) };

@@ -11,8 +11,8 @@
 
 use crate::derive::encoding::{FieldDecoder, put_bytes};
 
-/// The only version. Another one is to be written from a value level on, as those of a `StoreValue`,
-/// and the declaration of the table then names that level.
+/// The only version. Another one is to be written from a value level on, as those of a
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 2;
 
 /// What caused a timer.

@@ -29,8 +29,8 @@ use crate::value_level::ValueLevel;
 /// The operator number of updates in the table of timers; no operator may use it.
 pub(super) const UPDATES: u8 = 255;
 
-/// The only version. Another one is to be written from a value level on, as those of a `StoreValue`,
-/// and the declaration of the table then names that level.
+/// The only version. Another one is to be written from a value level on, as those of a
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 1;
 
 /// The coalesced updates of an operator.

@@ -123,10 +123,10 @@ mod tests {
                 assert!(on_kafka.contains(part) && embedded.contains(part), "{part}: {embedded}");
             }
             assert!(on_kafka.contains(command), "{on_kafka}");
-            assert!(embedded.contains("run `tidewire dev --data-dir data-2`"), "{embedded}");
+            assert!(embedded.contains("run `tidewire dev --data-dir data-3`"), "{embedded}");
         }
         let other = sentence("shop_", &in_use, &kafka);
-        assert!(other.contains("TIDEWIRE_TOPICS_PREFIX=shop2_ "), "{other}");
+        assert!(other.contains("TIDEWIRE_TOPICS_PREFIX=shop3_ "), "{other}");
     }
 
     #[test]
