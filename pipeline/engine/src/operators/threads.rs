@@ -10,9 +10,9 @@
 //! the newest list of participants counts, so a user who is no longer on it has left. Each change
 //! is told to the user's key by `participation.changed`, where `participation` keeps it.
 //!
-//! A user takes part until nothing has happened in the thread for 30 days: its first event of a
-//! day renews everyone in it, so a user who only reads stays. Threads of any size are renewed in
-//! pages, each after the first by a timer. A conversation has a bounded number of participants;
+//! A user takes part until nothing has happened in the thread for 30 to 35 days: its first event
+//! of a day renews everyone in it, so a user who only reads stays. Threads of any size are renewed
+//! in pages, each after the first by a timer. A conversation has a bounded number of participants;
 //! beyond it the call fails, and the list before stays.
 
 use tidewire_schemas::channel::is_id;
