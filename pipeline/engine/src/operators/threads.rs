@@ -7,11 +7,11 @@
 //! ```
 //!
 //! In a thread everyone takes part who joins or writes, until that user leaves. In a conversation
-//! the newest list of participants counts, so a user who is no longer on it has left. Each
-//! change is told to the user's key by `participation.changed`, where `participation` keeps it.
+//! the newest list of participants counts, so a user who is no longer on it has left. Each change
+//! is told to the user's key by `participation.changed`, where `participation` keeps it.
 //!
-//! A user takes part until nothing has happened in the thread for 30 days: on its first event of
-//! a day, everyone in it is renewed, so a user who only reads stays. Threads of any size are renewed
+//! A user takes part until nothing has happened in the thread for 30 to 35 days: its first event
+//! of a day renews everyone in it, so a user who only reads stays. Threads of any size are renewed
 //! in pages, each after the first by a timer. A conversation has a bounded number of participants;
 //! beyond it the call fails, and the list before stays.
 
