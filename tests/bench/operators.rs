@@ -54,9 +54,9 @@ impl Operator for Idle {
     }
 }
 
-struct NoHeaders;
+struct HeaderlessRecord;
 
-impl HeaderLookup for NoHeaders {
+impl HeaderLookup for HeaderlessRecord {
     fn each_header<'a>(&'a self, _: &mut dyn FnMut(&'a str, &'a [u8])) {}
 }
 
@@ -114,7 +114,7 @@ fn events(count: usize) -> Vec<Event> {
     let event = |_| {
         let mut line = String::new();
         generator.next_line(&mut line);
-        admit(&context, Some(line.as_bytes()), &NoHeaders).expect("an event").event
+        admit(&context, Some(line.as_bytes()), &HeaderlessRecord).expect("an event").event
     };
     (0..count).map(event).collect()
 }

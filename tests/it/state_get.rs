@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidewire_schemas::id::hash128;
 use tidewire_tests::server::{Server, command};
 
@@ -73,9 +73,11 @@ fn an_id_is_read_while_the_process_runs_and_after_it_stopped() {
     assert!((200..300).contains(&posted.expect("an answer").status));
     wait_until("the id is written", || get(&data_dir, &["ids", &id_key()]).code == Some(0));
     let running = check_id(&data_dir);
-    let sources = objects(&get(&data_dir, &["sources", "--prefix", "--json"]));
-    assert_eq!((sources.len(), &sources[0]["version"]), (1, &Value::from(1)), "{sources:?}");
-    assert_eq!(sources[0]["partition"], running["partition"]);
+    let post = |args: &[&str]| objects(&get(&data_dir, &[&["posts", "--json"], args].concat()));
+    let by_key = post(&["--account", "acme", "p1"]);
+    assert_eq!((by_key.len(), &by_key[0]["key"]), (1, &json!(["acme", "p1"])), "{by_key:?}");
+    assert!(by_key[0]["time"].is_string() && by_key[0]["version"].is_u64(), "{by_key:?}");
+    assert_eq!(post(&["acme", "--prefix"]), by_key);
 
     server.stop();
     let stopped = check_id(&data_dir);

@@ -54,10 +54,10 @@ fn finalize_shows_both_levels_and_may_be_repeated() {
 
 #[test]
 fn topics_of_this_build_have_its_level_and_a_running_process_must_be_stopped_first() {
-    let server = Server::start(&[]);
+    let mut server = Server::start(&[]);
     let data = server.data_dir();
     check(&data, (&["finalize"], 1), &["could not open the log", "stop it"]);
-    drop(server);
+    server.stop();
     let highest = highest_level(OPERATORS);
     let found = level_in_force(&*open(&data), &Topology::default(), highest);
     assert_eq!(found.expect("read"), highest);

@@ -127,22 +127,22 @@ impl Operator for LaterCounter {
 const FORMER: Operators = &[&Dedup, &FormerCounter, &ChannelDelivery];
 const LATER: Operators = &[&Dedup, &LaterCounter, &ChannelDelivery];
 
-struct LogClock(FakeLog);
+struct LevelClock(FakeLog);
 
-impl Clock for LogClock {
+impl Clock for LevelClock {
     fn now(&self) -> Millis {
         self.0.state().now
     }
 }
 
 /// A log of two partitions, and the events sent so far.
-struct Deployment {
+struct TwoPartitions {
     log: FakeLog,
     topology: Topology,
     sent: usize,
 }
 
-impl Deployment {
+impl TwoPartitions {
     /// Topics that this build has created.
     fn new(operators: Operators) -> Self {
         let (log, topology) = (FakeLog::new(1), Topology::new("t.", 2));
@@ -164,7 +164,7 @@ impl Deployment {
         let ports = DerivePorts {
             log: Arc::new(self.log.clone()),
             stores: Arc::new(FakeStores::new(0, &self.log)),
-            clock: Arc::new(LogClock(self.log.clone())),
+            clock: Arc::new(LevelClock(self.log.clone())),
         };
         Derive::new(config, ports, operators).expect("joined")
     }
@@ -271,7 +271,7 @@ fn check_refused(error: &EngineError) {
 
 #[test]
 fn builds_take_turns_until_the_level_is_raised_and_then_the_former_one_is_refused() {
-    let mut deployment = Deployment::new(FORMER);
+    let mut deployment = TwoPartitions::new(FORMER);
     deployment.run(FORMER).expect("the former build");
     assert_eq!(deployment.count(0), [1, 1]);
     deployment.run(LATER).expect("the later build");
@@ -290,7 +290,7 @@ fn builds_take_turns_until_the_level_is_raised_and_then_the_former_one_is_refuse
 
 #[test]
 fn a_replay_writes_by_the_level_that_was_in_force() {
-    let mut deployment = Deployment::new(FORMER);
+    let mut deployment = TwoPartitions::new(FORMER);
     deployment.run(LATER).expect("at level 1");
     deployment.raise(LATER).expect("raised");
     deployment.run(LATER).expect("at level 2");
@@ -328,7 +328,7 @@ fn a_replay_writes_by_the_level_that_was_in_force() {
 
 #[test]
 fn a_new_deployment_has_the_level_of_its_build_at_once() {
-    let mut deployment = Deployment::new(LATER);
+    let mut deployment = TwoPartitions::new(LATER);
     deployment.run(LATER).expect("the build that created it");
     assert_eq!(deployment.count(1), [2, 1, 1]);
     check_refused(&deployment.run(FORMER).expect_err("a build of a lower level"));
@@ -336,7 +336,7 @@ fn a_new_deployment_has_the_level_of_its_build_at_once() {
 
 #[test]
 fn an_older_process_stops_before_it_meets_a_newer_value() {
-    let mut deployment = Deployment::new(FORMER);
+    let mut deployment = TwoPartitions::new(FORMER);
     let mut former = deployment.start("former", FORMER);
     deployment.send(0);
     deployment.turn(&mut [&mut former]).expect("alone");

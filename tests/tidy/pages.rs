@@ -133,8 +133,10 @@ fn days(ms: u64) -> String {
 
 #[test]
 fn the_tables_of_state_of_the_operations_page_are_those_of_the_code() {
+    // A row without a name is another kind of key of the table above it.
     let page = rows("docs/operations.md", "table | number").into_iter();
-    let page = page.map(|row| format!("{} {}", name(&row[0]), row[1]));
+    let page =
+        page.filter(|row| row[0].contains('`')).map(|row| format!("{} {}", name(&row[0]), row[1]));
     let code = table_specs(OPERATORS).into_iter();
     let code = code.map(|spec| format!("{} {}", spec.name, spec.table.0));
     same("docs/operations.md, tables of state", page.collect(), code.collect());

@@ -1,9 +1,9 @@
 //! A request for the ends of partitions, which nobody waits for.
 //!
-//! One `ListOffsets` per broker serves all partitions. It names its isolation, so that of the client
-//! does not matter. librdkafka answers it on its own threads;
-//! without an answer it reports a timeout after [`CALL_LIMIT`]. Errors are classified by their code
-//! alone, since a probe of a broker would wait.
+//! One `ListOffsets` per broker serves all partitions. It names its isolation; that of the client
+//! does not matter. librdkafka answers it on its own threads; without an answer it reports a
+//! timeout after [`CALL_LIMIT`]. Errors are classified by their code alone, since a probe of a
+//! broker would wait.
 
 use std::sync::Arc;
 

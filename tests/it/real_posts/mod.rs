@@ -6,4 +6,5 @@
 
 pub(crate) mod delivery;
 pub(crate) mod mapper;
+mod operators;
 pub(crate) mod resume;

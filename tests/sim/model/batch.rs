@@ -2,7 +2,7 @@
 //!
 //! Only which records were read, and when, is taken from the record; everything else is computed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
@@ -56,11 +56,14 @@ pub(super) struct ExpectedOutputs {
 }
 
 impl ExpectedOutputs {
-    /// Removes the first output to this partition, if it is this record.
-    fn take(&mut self, body: &Body, to: &TopicPartition) -> bool {
-        let next = self.outputs.iter().position(|output| output.to == *to);
-        let next = next.filter(|at| self.outputs[*at].matches(body));
-        next.and_then(|at| self.outputs.remove(at)).is_some()
+    /// Removes the first outputs to this partition.
+    fn take(&mut self, count: usize, to: &TopicPartition) {
+        let mut left = count;
+        self.outputs.retain(|output| {
+            let is_taken = left > 0 && output.to == *to;
+            left -= usize::from(is_taken);
+            !is_taken
+        });
     }
 }
 
@@ -308,18 +311,41 @@ impl TransactionReplay<'_> {
 }
 
 /// Removes the outputs that the transaction wrote to a partition, each task's in order.
+///
+/// Tasks may make the same record, since each gets a copy of a broadcast event. So there may be
+/// several ways to tell whose records these are, and one of them must explain all.
 pub(super) fn take_outputs<'a>(
     expected: &mut BTreeMap<u32, ExpectedOutputs>,
     to: &TopicPartition,
     bodies: impl Iterator<Item = &'a Body>,
 ) -> Result<(), String> {
+    let of_task = |task: &ExpectedOutputs| -> Vec<usize> {
+        let of_partition = task.outputs.iter().enumerate().filter(|(_, output)| output.to == *to);
+        of_partition.map(|(at, _)| at).collect()
+    };
+    let tasks: Vec<_> = expected.values().map(|task| (task, of_task(task))).collect();
+    // How many outputs of each task were taken.
+    let mut ways = BTreeSet::from([vec![0; tasks.len()]]);
     for body in bodies {
-        let taken = expected.values_mut().any(|expected| expected.take(body, to));
-        ensure(taken, || {
+        let mut longer = BTreeSet::new();
+        for way in &ways {
+            for (n, (task, outputs)) in tasks.iter().enumerate() {
+                let next = outputs.get(way[n]).map(|at| &task.outputs[*at]);
+                if next.is_some_and(|next| next.matches(body)) {
+                    let mut way = way.clone();
+                    way[n] += 1;
+                    longer.insert(way);
+                }
+            }
+        }
+        ways = longer;
+        ensure(!ways.is_empty(), || {
             let key = String::from_utf8_lossy(body.key().unwrap_or_default()).into_owned();
             format!("{to}: no record that was read makes an output of key {key:?}")
         })?;
     }
+    let way = ways.pop_first().expect("it is not empty");
+    expected.values_mut().zip(way).for_each(|(task, count)| task.take(count, to));
     Ok(())
 }
 

@@ -77,7 +77,8 @@ fn open_with_retries(
     Ok(ProcessParts { ports, gateway_inputs, folder })
 }
 
-/// Creates or checks the topics and their value level, and makes sure that the state folder follows them.
+/// Creates or checks the topics, checks their value level, and makes sure that the state folder
+/// follows them.
 fn prepare(
     role: Role,
     config: &Config,

@@ -7,8 +7,8 @@
 //! The first is the time since which its window counts: the append time, or the settled time at
 //! which it was accepted if that was later. It comes first because the store removes by it.
 //!
-//! It has no version: its changelog is `order`, from which every build makes the rows that it reads.
-//! A change of it is a change of the topics' layout (`topics_layout/record.rs`).
+//! It has no version: its changelog is `order`, from which every build makes the rows it reads. A
+//! change of it is a change of the topics' layout (`topics_layout/record.rs`).
 
 use crate::record::Millis;
 

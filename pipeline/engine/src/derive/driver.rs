@@ -159,7 +159,7 @@ impl TopologyDriver {
         &self.config.topology
     }
 
-    /// Sets the value level in force, as far as the operators have versions of it; it is 1 at first.
+    /// Sets the value level in force, as far as the operators have versions of it. It begins at 1.
     pub fn set_value_level(&mut self, level: ValueLevel) {
         self.sandbox.set_level(level);
     }

@@ -262,8 +262,8 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Counts something that the operator drops by its own rules, once the transaction is committed.
-    /// `reason` is a value of the metric's label: one of few, and the same in every build.
+    /// Counts something that the operator drops by its own rules, once the transaction is
+    /// committed. `reason` is a value of the metric's label: one of few, the same in every build.
     pub fn count_dropped(&mut self, reason: &'static str) {
         self.batch.count_dropped(DroppedByOperator { operator: self.operator.name(), reason });
     }

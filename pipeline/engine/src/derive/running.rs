@@ -71,10 +71,11 @@ pub(super) struct RunningTask {
     pub(super) level: ValueLevel,
     /// Its time, records of the open transaction included.
     pub(super) times: LaneTimes,
-    /// When it was last asked whether time can be settled; after a start or an abort the settled
-    /// time, or the time of the first record. It decides when a tick is requested, not what a tick
-    /// does.
+    /// When it was last asked whether time can be settled, or the time of its first record. It
+    /// decides when a tick is requested, not what a tick does.
     settle_from: Millis,
+    /// The same at the last commit.
+    settle_from_committed: Millis,
     /// Whether progress past control records waits to be handed over, although no state does.
     pub(super) progress_moved: bool,
     /// When the last transaction was committed; `None` once the progress is past its control
@@ -140,6 +141,7 @@ impl RunningTask {
             routes: Routes::default(),
             times: progress.times,
             settle_from: progress.times.settled(),
+            settle_from_committed: progress.times.settled(),
             progress,
             level,
             progress_moved: true,
@@ -334,6 +336,7 @@ impl RunningTask {
             *position = batch.next(lane).or(*position);
         }
         self.progress.times = self.times;
+        self.settle_from_committed = self.settle_from;
         self.state.apply();
         telemetry::batch_committed(&batch.counts, batch.failed_calls(), batch.dropped());
     }
@@ -345,8 +348,7 @@ impl RunningTask {
         self.sources.discard();
         self.queues.clear();
         self.times = self.progress.times;
-        // A tick may have been among what is rolled back.
-        self.settle_from = self.times.settled();
+        self.settle_from = self.settle_from_committed;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
             let to = position.expect("a running task has a position in every lane");
             repeat(|| member.seek(*slot, to))

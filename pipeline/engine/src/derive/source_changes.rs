@@ -7,7 +7,7 @@
 //! Layout, version 1 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian):
 //!
 //! ```text
-//! 01 · number of the record n · rows: count n, then
+//! 01 · number of the record n · then rows up to the end:
 //!   lane, 1 byte · input, 1 byte · partition n · runs: count n, then
 //!     id of the input's topic u64 · delivered from n · delivered to minus from n
 //!     · offsets: count n, then each minus the one before it z (the first: minus delivered to)
@@ -65,54 +65,69 @@ impl SourceRowKey {
 }
 
 /// Offsets that were taken one after the other, from records that state the same delivered range.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TakenRun {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TakenRun {
     topic: TopicId,
     from: u64,
     to: u64,
-    /// In the order taken.
-    offsets: Vec<u64>,
+    /// How many offsets.
+    count: usize,
 }
 
 impl TakenRun {
-    fn begin(source: &VerdictSource) -> Self {
-        let (from, to) = (source.delivered_from.0, source.delivered_to.0);
-        Self { topic: source.topic, from, to, offsets: Vec::new() }
-    }
-
     fn holds(&self, source: &VerdictSource) -> bool {
         (self.topic, self.from, self.to)
             == (source.topic, source.delivered_from.0, source.delivered_to.0)
     }
 }
 
-/// What one transaction took for one row.
+/// What one transaction took for one row. It can be cleared and filled again without allocations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TakenRuns(Vec<TakenRun>);
+pub struct TakenRuns {
+    runs: Vec<TakenRun>,
+    /// Those of all runs, in the order taken.
+    offsets: Vec<u64>,
+}
 
 impl TakenRuns {
     /// Adds a record.
-    #[inline]
     pub(super) fn push(&mut self, source: &VerdictSource) {
-        match self.0.last_mut() {
-            Some(run) if run.holds(source) => run.offsets.push(source.offset.0),
-            _ => {
-                let mut run = TakenRun::begin(source);
-                run.offsets.push(source.offset.0);
-                self.0.push(run);
-            }
+        match self.runs.last_mut() {
+            Some(run) if run.holds(source) => run.count += 1,
+            _ => self.runs.push(TakenRun {
+                topic: source.topic,
+                from: source.delivered_from.0,
+                to: source.delivered_to.0,
+                count: 1,
+            }),
         }
+        self.offsets.push(source.offset.0);
     }
 
     /// Whether nothing was taken.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.offsets.is_empty()
+    }
+
+    /// Removes all records.
+    pub(super) fn clear(&mut self) {
+        self.runs.clear();
+        self.offsets.clear();
+    }
+
+    fn split(&self) -> impl Iterator<Item = (&TakenRun, &[u64])> {
+        let mut rest = &self.offsets[..];
+        self.runs.iter().map(move |run| {
+            let (offsets, after) = rest.split_at(run.count);
+            rest = after;
+            (run, offsets)
+        })
     }
 
     /// The records, in the order taken.
     pub fn sources(&self, row: SourceRowKey) -> impl Iterator<Item = VerdictSource> {
-        self.0.iter().flat_map(move |run| {
-            run.offsets.iter().map(move |offset| VerdictSource {
+        self.split().flat_map(move |(run, offsets)| {
+            offsets.iter().map(move |offset| VerdictSource {
                 input: row.input(),
                 topic: run.topic,
                 partition: row.partition(),
@@ -124,12 +139,12 @@ impl TakenRuns {
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.0.len() as u64);
-        for TakenRun { topic, from, to, offsets } in &self.0 {
+        put_varint(out, self.runs.len() as u64);
+        for (TakenRun { topic, from, to, count }, offsets) in self.split() {
             out.extend_from_slice(&topic.0.to_be_bytes());
             put_varint(out, *from);
             put_varint(out, to.wrapping_sub(*from));
-            put_varint(out, offsets.len() as u64);
+            put_varint(out, *count as u64);
             let mut before = *to;
             for offset in offsets {
                 put_signed(out, offset.wrapping_sub(before).cast_signed());
@@ -139,25 +154,49 @@ impl TakenRuns {
     }
 
     fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
-        let count = from.count(11)?;
-        let mut runs = Vec::with_capacity(count);
-        for _ in 0..count {
+        let mut read = Self::default();
+        for _ in 0..from.count(11)? {
             let (topic, delivered_from) = (TopicId(from.u64()?), from.varint()?);
             let to = delivered_from.checked_add(from.varint()?)?;
             let count = from.count(1)?;
-            let mut offsets = Vec::with_capacity(count);
             let mut before = to;
             for _ in 0..count {
                 before = before.wrapping_add(from.signed()?.cast_unsigned());
-                offsets.push(before);
+                read.offsets.push(before);
             }
-            runs.push(TakenRun { topic, from: delivered_from, to, offsets });
+            read.runs.push(TakenRun { topic, from: delivered_from, to, count });
         }
-        Some(Self(runs))
+        Some(read)
     }
 }
 
-/// What one transaction took.
+/// Encodes what one transaction took, row by row.
+pub(super) struct ChangesEncoder(Vec<u8>);
+
+impl ChangesEncoder {
+    /// Begins the record of this number.
+    pub(super) fn new(number: u64) -> Self {
+        let mut out = Vec::with_capacity(512);
+        out.push(VERSION);
+        put_varint(&mut out, number);
+        Self(out)
+    }
+
+    /// Adds what was taken for a row.
+    pub(super) fn put(&mut self, key: SourceRowKey, runs: &TakenRuns) {
+        let [lane, input, ..] = key.encode();
+        self.0.extend_from_slice(&[lane, input]);
+        put_varint(&mut self.0, u64::from(key.partition().0));
+        runs.put(&mut self.0);
+    }
+
+    /// The record.
+    pub(super) fn finish(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+/// What one transaction took, as it is read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceChanges {
     /// The number of the record: each is one more than the last.
@@ -169,17 +208,9 @@ pub struct SourceChanges {
 impl SourceChanges {
     /// Encodes the record.
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(256);
-        out.push(VERSION);
-        put_varint(&mut out, self.number);
-        put_varint(&mut out, self.rows.len() as u64);
-        for (key, runs) in &self.rows {
-            let [lane, input, ..] = key.encode();
-            out.extend_from_slice(&[lane, input]);
-            put_varint(&mut out, u64::from(key.partition().0));
-            runs.put(&mut out);
-        }
-        out.into()
+        let mut out = ChangesEncoder::new(self.number);
+        self.rows.iter().for_each(|(key, runs)| out.put(*key, runs));
+        out.finish()
     }
 
     /// Decodes a record; `None` if the bytes are not one.
@@ -188,16 +219,14 @@ impl SourceChanges {
         if from.byte()? != VERSION {
             return None;
         }
-        let number = from.varint()?;
-        let count = from.count(4)?;
-        let mut rows = Vec::with_capacity(count);
-        for _ in 0..count {
+        let mut changes = Self { number: from.varint()?, rows: Vec::new() };
+        while from.end().is_none() {
             let lane = Lane::from_number(from.byte()?)?;
             let (input, partition) = (from.byte()?, Partition(from.number()?));
-            rows.push((SourceRowKey::new(lane, input, partition), TakenRuns::read(&mut from)?));
+            let key = SourceRowKey::new(lane, input, partition);
+            changes.rows.push((key, TakenRuns::read(&mut from)?));
         }
-        from.end()?;
-        Some(Self { number, rows })
+        Some(changes)
     }
 }
 

@@ -30,17 +30,11 @@
 //! · taken: count n, then each offset minus the one before it n (the first: as it is)
 //! ```
 //!
-//! A transaction touches many rows, since its records come from all partitions of the input. To
-//! write each of them would cost a changelog record per row, so it writes what it took as one
-//! record of changes. A row is written once its oldest change that it lacks would be overwritten;
-//! the row and later changes are the same as the row with them.
-//!
 //! The first record of an input that was created again empties the row, since its offsets start
 //! again. A row that forgets an offset loses nothing: the copy is then found by its event id, if it
 //! comes within the window.
 //!
-//! A task keeps its rows decoded and writes its changes once per transaction. A row that can't be
-//! decoded ends the process: without it a copy would be delivered.
+//! A task keeps its rows decoded and writes one record of changes per transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -48,7 +42,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::derive::encoding::FieldDecoder;
-use crate::derive::source_changes::{SourceChanges, SourceRowKey, TakenRuns};
+use crate::derive::source_changes::{ChangesEncoder, SourceChanges, SourceRowKey, TakenRuns};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
@@ -58,7 +52,7 @@ use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, VerdictSource};
 
 /// The only version. Another one is to be written from a value level on, as those of a
-/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 1;
 
 /// The table of rows.
@@ -216,6 +210,11 @@ struct CachedRow {
 
 /// The rows of a task that were used since its start or its last abort: at most one for each lane
 /// and partition of an input.
+///
+/// A transaction touches many rows, since its records come from all partitions of the input. To
+/// write each of them would cost a changelog record per row, so it writes what it took as one
+/// record of changes. A row is written when the oldest changes that it lacks are overwritten; with
+/// the changes after it, it is the same as the one in memory.
 #[derive(Debug, Default)]
 pub(super) struct SourceOffsets {
     rows: BTreeMap<SourceRowKey, CachedRow>,
@@ -250,22 +249,22 @@ impl SourceOffsets {
             return;
         };
         let number = last + 1;
-        let mut changes = SourceChanges { number, rows: Vec::new() };
+        let mut changes = ChangesEncoder::new(number);
         for (key, cached) in &mut self.rows {
-            let runs = std::mem::take(&mut cached.runs);
             // These changes overwrite those that the row lacks.
             if cached.lacks.is_some_and(|first| number - first >= CHANGES_KEPT) {
                 cached.lacks = None;
                 cached.row.number = number;
                 state.put(SOURCES, row_key(*key), Some(cached.row.encode()));
-            } else if !runs.is_empty() {
+            } else if !cached.runs.is_empty() {
                 cached.lacks.get_or_insert(number);
-                changes.rows.push((*key, runs));
+                changes.put(*key, &cached.runs);
             }
+            cached.runs.clear();
         }
         // Written even if it is empty, so that the next number is known after a start.
         let key = Bytes::copy_from_slice(&[CHANGES, (number % CHANGES_KEPT) as u8]);
-        state.put(SOURCES, key, Some(changes.encode()));
+        state.put(SOURCES, key, Some(changes.finish()));
         self.number = Some(number);
     }
 
@@ -292,7 +291,8 @@ impl SourceOffsets {
         }
     }
 
-    /// Reads the changes, and adds them to the rows that lack them.
+    /// Reads the changes, and adds them to the rows that lack them. A row that can't be decoded
+    /// ends the process: without it a copy would be delivered.
     fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         let mut stored = Vec::new();
         let range = KeyRange { from: &[CHANGES], to: Some(&[CHANGES + 1]) };

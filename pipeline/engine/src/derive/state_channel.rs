@@ -30,7 +30,7 @@ use crate::value_level::ValueLevel;
 pub(super) const LIVES: u8 = 254;
 
 /// The only version. Another one is to be written from a value level on, as those of a
-/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 1;
 
 /// A renewal moves the end of a life once this part of it has passed: most cost nothing then.

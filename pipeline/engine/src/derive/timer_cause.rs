@@ -12,7 +12,7 @@
 use crate::derive::encoding::{FieldDecoder, put_bytes};
 
 /// The only version. Another one is to be written from a value level on, as those of a
-/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 2;
 
 /// What caused a timer.

@@ -30,7 +30,7 @@ use crate::value_level::ValueLevel;
 pub(super) const UPDATES: u8 = 255;
 
 /// The only version. Another one is to be written from a value level on, as those of a
-/// [`StoreValue`](crate::derive::stores::StoreValue), which the declaration of the table then names.
+/// `StoreValue`, and the declaration of the table then names that level.
 const VERSION: u8 = 1;
 
 /// The coalesced updates of an operator.

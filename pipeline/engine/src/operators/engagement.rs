@@ -9,15 +9,19 @@
 //! table 109  coalesced updates
 //! ```
 //!
-//! A like, a repost or a reaction counts once per user, and what withdraws it takes it back. A reply,
-//! a quote or an AI response counts once per its id. A report (`engagement.reported`, or `count` of a
-//! reaction) sets a count, and later acts count from there; "later" is by event time and id. Table
-//! 107 is for a report that is processed after acts that are later than itself. So every count
-//! follows from the set of events, in whatever order the lanes are processed.
+//! A like, a repost or a reaction counts once per user, and what withdraws it takes it back. A
+//! reply, a quote or an AI response counts once per its id. A report (`engagement.reported`, or
+//! `count` of a reaction) sets a count, and later acts count from there; "later" is by event time
+//! and id. Table 107 is for a report that is processed after acts that are later than itself. So
+//! every count follows from the set of events, in whatever order the lanes are processed.
 //!
-//! Nothing is kept in one value per post that grows: a user's acts are a row. The deletion of a post
-//! removes its counts and writes the tombstones of its state channels; what is left expires. Until
-//! its mark ends, in 30 days, nothing counts for that post.
+//! Two limits: of one user's acts on one post the newest 16 are kept in order, and an act whose
+//! event time is more than 7 days before its append counts as earlier than a report that comes
+//! late.
+//!
+//! Nothing is kept in one value per post that grows: a user's acts are a row. The deletion of a
+//! post removes its counts and writes the tombstones of its state channels; what is left expires.
+//! Until its mark ends, in 30 days, nothing counts for that post.
 
 use std::ops::RangeInclusive;
 
@@ -119,10 +123,10 @@ impl Operator for Engagement {
                 return Ok(Flow::Continue);
             }
             Some(PostCounts::Live(counts)) => counts,
-            Some(PostCounts::Deleted(_)) | None => LiveCounts::default(),
+            Some(PostCounts::Deleted(_)) | None => Box::default(),
         };
         let at = ActStamp { time_ms: event.timestamp_ms, event_id: event.event_id.to_owned() };
-        let mut counting = Counting { context, post: &post, at };
+        let mut counting = EventCounting { context, post: &post, at };
         match meaning_of(event)? {
             EngagementMeaning::Reports(reports) => counting.reports(&mut counts, &reports)?,
             EngagementMeaning::Act { field, act } => {
@@ -159,13 +163,13 @@ impl Operator for Engagement {
 const REACTION: &str = "reaction/";
 
 /// One event that counts for a post.
-struct Counting<'a, 'c> {
+struct EventCounting<'a, 'c> {
     context: &'a mut Context<'c>,
     post: &'a Post,
     at: ActStamp,
 }
 
-impl Counting<'_, '_> {
+impl EventCounting<'_, '_> {
     /// Sets the counts that a report states.
     fn reports(
         &mut self,

@@ -103,13 +103,13 @@ impl Operator for Follows {
         // Admission has checked both.
         let Some((user, target)) = ids else { return Ok(Flow::Continue) };
         if context.key() == user {
-            for (relation, edge) in edges_of_user(event.event_type) {
-                set_edge(event, context, (*relation, &target), *edge)?;
+            for change in edges_of_user(event.event_type) {
+                set_edge(event, context, &target, *change)?;
             }
         }
         if context.key() == target {
-            for (relation, edge) in edges_of_target(event.event_type) {
-                set_edge(event, context, (*relation, &user), *edge)?;
+            for change in edges_of_target(event.event_type) {
+                set_edge(event, context, &user, *change)?;
             }
         }
         Ok(Flow::Continue)
@@ -144,9 +144,10 @@ fn edges_of_target(event_type: &str) -> &'static [(Relation, Edge)] {
 fn set_edge(
     event: &Input<'_>,
     context: &mut Context<'_>,
-    (relation, target): (Relation, &str),
-    edge: Edge,
+    target: &str,
+    change: (Relation, Edge),
 ) -> Result<(), OperatorError> {
+    let (relation, edge) = change;
     let user = context.key().to_owned();
     let row = row(context, relation, target);
     let value = (edge == Edge::Present).then_some(());
@@ -171,8 +172,8 @@ fn row(
     (account, user, (relation, target.to_owned()))
 }
 
-/// Whether the current key, a user, must not be told of `target`: the user blocks or mutes `target`,
-/// or `target` blocks the user. For other operators of the same task.
+/// Whether the current key, a user, must not be told of `target`: the user blocks or mutes
+/// `target`, or `target` blocks the user. Other operators of the same task may ask.
 pub fn hides(context: &mut Context<'_>, target: &str) -> Result<bool, OperatorError> {
     for relation in [Relation::Blocks, Relation::Mutes, Relation::BlockedBy] {
         let row = row(context, relation, target);

@@ -19,9 +19,9 @@ const MEMBERS: Latest<(String, String), ()> = Latest::new(130, "membership.membe
 const CHANNEL: StateChannel = StateChannel::new("membership");
 
 /// Keeps which workspaces a user belongs to.
-pub struct Membership;
+pub struct Memberships;
 
-impl Operator for Membership {
+impl Operator for Memberships {
     fn number(&self) -> u8 {
         17
     }

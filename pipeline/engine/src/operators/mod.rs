@@ -22,7 +22,18 @@ use crate::derive::dedup::Dedup;
 use crate::derive::{ChannelDelivery, Operators};
 
 /// The operators of every deployment, in the order in which they process an event: de-duplication
-/// is first. `posts` comes before `notify.resolve`, which reads what it wrote. Delivery is last,
+/// is first. `posts` and `follows` come before those that read what they wrote. Delivery is last,
 /// after those that amend an event.
-pub const OPERATORS: Operators =
-    &[&Dedup, &posts::Posts, &posts::NotifyResolve, &engagement::Engagement, &ChannelDelivery];
+pub const OPERATORS: Operators = &[
+    &Dedup,
+    &posts::Posts,
+    &posts::NotifyResolve,
+    &engagement::Engagement,
+    &follows::Follows,
+    &threads::Threads,
+    &participation::Participation,
+    &membership::Memberships,
+    &notify::Notify,
+    &unread::Unread,
+    &ChannelDelivery,
+];

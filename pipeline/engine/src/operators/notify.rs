@@ -1,8 +1,8 @@
-//! Operator `notify`: turns events about a user or a workspace into notifications, each at most once a day.
+//! Operator `notify`: turns events about a user or a workspace into notifications.
 //!
 //! It runs for the recipient's key, which the routing plan of the catalogue finds: a user, or the
-//! account if no field names one. Users get `notification.created`, which moves `unread`; workspaces
-//! get `notification.broadcast`. `rules.rs` says what each type means.
+//! account if no field names one. Users get `notification.created`, which moves `unread`;
+//! workspaces get `notification.broadcast`. `rules.rs` says what each type means.
 //!
 //! ```text
 //! table 115  UTC day · account · key · notification id → nothing (48 h)
@@ -14,8 +14,8 @@
 //! twice in a day, the first event that is processed gives the texts and the time.
 //!
 //! Nobody is notified of what they did themselves, or of what somebody did whom they block or mute.
-//! A block counts from when this task has processed it. A notification of a post that was deleted is
-//! suppressed by `notify.resolve` at the post's key; an event that names the author itself does not
+//! A block counts from when this task has processed it. A notification of a post that was deleted
+//! is suppressed by `notify.resolve` at the post's key; an event that names the author itself does not
 //! pass there, and this task does not know the post's state.
 
 use tidewire_schemas::id::hash128;

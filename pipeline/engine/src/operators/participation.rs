@@ -23,8 +23,8 @@ use crate::record::Millis;
 /// only once an eighth of it has passed, so at least 30 days are left from any renewal.
 pub(super) const LIFE_MS: i64 = 35 * 24 * 3_600_000;
 
-/// Milliseconds for which this operator and `threads` know of a participation: longer than its entry
-/// stays, so that an entry which is shown is always known.
+/// Milliseconds for which this operator and `threads` know of a participation: longer than its
+/// entry stays, so that an entry which is shown is always known.
 pub(super) const KNOWN_MS: i64 = LIFE_MS + 24 * 3_600_000;
 
 /// What counts by account, user and state key.

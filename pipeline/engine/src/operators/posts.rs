@@ -1,7 +1,7 @@
 //! Operators `posts` and `notify.resolve`: who wrote a post, for events that do not say it.
 //!
-//! Both run for the id of the post. `posts` keeps its author; `notify.resolve` emits `notify.due` to
-//! that author for a like, reply, repost or quote without `author_id`, or lets the event wait.
+//! Both run for the id of the post. `posts` keeps its author; `notify.resolve` emits `notify.due`
+//! to that author for a like, reply, repost or quote without `author_id`, or lets the event wait.
 //!
 //! ```text
 //! table 100  account · post → author, when the post became known, and its deletion (30 days)
@@ -11,13 +11,14 @@
 //!
 //! An event waits for ten minutes of settled time. Then it is counted (`unknown`), as are those
 //! beyond the first hundred (`full`) and those that were appended after the deletion of their post
-//! (`deleted`). All of it compares append times, so it does not depend on how the lanes interleave:
-//! an event that precedes the deletion of its post is notified even if it is processed later.
+//! (`deleted`). All of it compares append times, so it does not depend on how lanes interleave: an
+//! event that precedes the deletion of its post is due even if it is processed later.
 //!
-//! Two exceptions: which events are beyond the first hundred depends on the order of processing, and
-//! what was emitted for an event after a deletion that this task had not processed yet stays emitted.
+//! Two exceptions: which events are beyond the first hundred depends on the order of processing,
+//! and what was emitted for an event that follows a deletion which this task had not processed yet
+//! stays emitted.
 //!
-//! `posts` precedes `notify.resolve` in the list of operators, which reads what `posts` has written.
+//! `posts` precedes `notify.resolve` in the list of operators: that reads what `posts` has written.
 
 use serde_json::Value;
 use tidewire_schemas::fields::{FieldWriter, Fields, with_members};

@@ -65,8 +65,8 @@ pub(super) fn at(ms: i64, event: Event) -> Event {
     Event { timestamp_ms: START.0 + ms, ..event }
 }
 
-/// Processes events one after the other, each with all facts and copies that follow from it; returns
-/// these, with the keys they are for.
+/// Processes events one after the other, each with all facts and copies that follow from it;
+/// returns these, with the keys they are for.
 pub(super) fn pipe(driver: &mut TopologyDriver, events: &[Event]) -> Vec<(String, Event)> {
     let mut facts = Vec::new();
     for event in events {
@@ -246,8 +246,8 @@ pub(super) fn dead_letters(driver: &mut TopologyDriver) -> Vec<String> {
     driver.read_output(&topic).iter().map(detail).collect()
 }
 
-/// What operators have dropped while `run` ran, as `operator reason count`, and its result. A replay
-/// counts too.
+/// What operators have dropped while `run` ran, as `operator reason count`, and its result. A
+/// replay counts too.
 pub(super) fn dropped<T>(run: impl FnOnce() -> T) -> (Vec<String>, T) {
     let recorder = DropRecorder::default();
     let result = metrics::with_local_recorder(&recorder, run);

@@ -3,15 +3,15 @@
 //! ```text
 //! table 125  account · thread · user → nothing, with a stamp
 //! table 126  account · conversation → participants and the day of the last renewal, with a stamp
-//! table 129  account · thread → the day of the last renewal
+//! table 129  account · thread → nothing, for a day after a renewal
 //! ```
 //!
 //! In a thread everyone takes part who joins or writes, until that user leaves. In a conversation
-//! the newest list of participants counts, so that whoever is not on it any more has left. Each
+//! the newest list of participants counts, so a user who is no longer on it has left. Each
 //! change is told to the user's key by `participation.changed`, where `participation` keeps it.
 //!
-//! A user takes part until nothing has happened in the thread for 30 days: on its first event of a
-//! day, everyone in it is renewed, so a user who only reads stays. Threads of any size are renewed
+//! A user takes part until nothing has happened in the thread for 30 days: on its first event of
+//! a day, everyone in it is renewed, so a user who only reads stays. Threads of any size are renewed
 //! in pages, each after the first by a timer. A conversation has a bounded number of participants;
 //! beyond it the call fails, and the list before stays.
 
@@ -41,8 +41,8 @@ const MEMBERS: Latest<(String, String, String), ()> =
 const LISTS: Latest<(String, String), ParticipantList> =
     Latest::expiring(126, "threads.lists", KNOWN_MS);
 
-/// The day on which a thread was renewed last, by account and thread.
-const RENEWALS: Expiring<(String, String), u64> = Expiring::new(129, "threads.renewals");
+/// The threads that were renewed during the last day, by account and thread.
+const RENEWALS: Expiring<(String, String), ()> = Expiring::new(129, "threads.renewals");
 
 /// Keeps who takes part in threads and conversations.
 pub struct Threads;
@@ -127,10 +127,9 @@ fn set_member(
     // Admission has checked it.
     let Some(user) = event.fields().text("user_id") else { return Ok(()) };
     let thread = (context.account().to_owned(), context.key().to_owned());
-    let today = day_of(context);
-    if RENEWALS.get(context, &thread)?.is_none_or(|renewed| renewed < today) {
-        let until = Millis(context.expiry_time().0.saturating_add(2 * DAY_MS));
-        RENEWALS.put(context, &thread, &today, until)?;
+    if RENEWALS.get(context, &thread)?.is_none() {
+        let until = Millis(context.expiry_time().0.saturating_add(DAY_MS));
+        RENEWALS.put(context, &thread, &(), until)?;
         renew_members(context, None)?;
     }
     let row = (thread.0, thread.1, user.into_owned());

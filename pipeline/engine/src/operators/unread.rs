@@ -1,4 +1,4 @@
-//! Operator `unread`: counts a user's unread notifications and keeps the newest ones with read flags.
+//! Operator `unread`: counts a user's unread notifications and lists the newest ones.
 //!
 //! ```text
 //! table 120  account · user → counts, and the event time up to which everything is read
@@ -10,8 +10,8 @@
 //!                       n/{notification id} → notification.created with `read`, of the newest 50
 //! ```
 //!
-//! A user has at most 1,000 unread notifications: those among the newest 1,000 that are neither read
-//! nor created up to the event time of the last `all`. Older ones are dropped, read or not; so are
+//! A user has at most 1,000 unread notifications: those among the newest 1,000 that are neither
+//! read nor created up to the event time of the last `all`. Older ones are dropped, read or not; so are
 //! those that were appended 90 days ago.
 //!
 //! Nothing depends on the order in which lanes are processed. Of two events that create one

@@ -7,8 +7,9 @@
 //! any other                        version · bytes
 //! ```
 //!
-//! The second form is recognised by its first byte, 80 for every time since 1970: no version is as
-//! high. A value may be empty.
+//! The second form is recognised by its first byte, at least 80 for every time since 1970: no
+//! version is as high. The end of an entry that never expires is the year 9999. A value may be
+//! empty.
 
 use serde_json::{Value, json};
 use tidewire_engine::derive::progress::TaskProgress;
@@ -18,8 +19,8 @@ use tidewire_engine::record::{Millis, Partition};
 
 use super::key_element::{KeyElement, time_text, to_hex};
 
-/// The first byte of times as stores encode them.
-const TIME_BYTE: u8 = 0x80;
+/// The lowest first byte of times since 1970 as stores encode them.
+const TIME_BYTE_MIN: u8 = 0x80;
 
 /// An entry as it is stored.
 pub(super) struct StateEntry<'a> {
@@ -45,7 +46,7 @@ impl<'a> ValueParts<'a> {
             let time = from.u64().map(|time| Millis(time as i64));
             return Self { time, version: None, bytes: from.0 };
         }
-        let begins_with_time = stored.len() > 8 && stored[0] == TIME_BYTE;
+        let begins_with_time = stored.len() > 8 && stored[0] >= TIME_BYTE_MIN;
         let time = if begins_with_time { Millis::read(&mut from) } else { None };
         let version = from.byte();
         Self { time, version, bytes: from.0 }
@@ -134,6 +135,9 @@ mod tests {
         expiring.extend_from_slice(b"\x01\x09");
         let parts = ValueParts::of(TableExpiry::Never, &expiring);
         assert_eq!(parts, ValueParts { time: Some(Millis(AT)), version: Some(1), bytes: b"\x09" });
+        let kept = [&[0xff; 8][..], b"\x01\x09"].concat();
+        let line = entry(b"\xff", &kept).line(TableExpiry::Never);
+        assert_eq!(line, "partition 3  hex:ff  9999-12-31T23:59:59.999Z  v1  09");
         let damaged = ValueParts::of(TableExpiry::ByValueTime, &id[..7]);
         assert_eq!(damaged, ValueParts { time: None, version: None, bytes: &id[..7] });
     }

@@ -168,6 +168,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use tidewire_engine::derive::dedup::Dedup;
 
     use super::*;
     use crate::cli::{Cli, StateVerb, Verb};
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_table_is_found_by_name_and_number_and_an_unknown_one_named_with_all() {
-        let specs = table_specs(OPERATORS);
+        let specs = table_specs(&[&Dedup]);
         let find = |asked: &str| {
             find_table(&specs, asked, || Ok(vec![Table(1), Table(77)]))
                 .map_err(|error| error.to_string())

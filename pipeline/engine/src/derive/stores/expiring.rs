@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 
 use crate::derive::operator::{Context, OperatorError, Rules};
-use crate::derive::stores::keyed::rows_from;
+use crate::derive::stores::keyed::{PrefixRange, rows_from};
 use crate::derive::stores::layout::{
     FieldDecoder, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
     unreadable,
@@ -40,7 +40,7 @@ pub struct Expiring<K, V> {
 }
 
 /// Some entries of a store, in order.
-pub(super) struct Page<K, V> {
+pub(super) struct EntryPage<K, V> {
     pub(super) entries: Vec<(K, V)>,
     /// The last key that was visited, if there may be more.
     pub(super) last: Option<K>,
@@ -77,10 +77,11 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         prefix: &impl StoreKey,
         after: Option<&K>,
         limit: usize,
-    ) -> Result<Page<K, V>, OperatorError> {
+    ) -> Result<EntryPage<K, V>, OperatorError> {
         let prefix = key_bytes(prefix);
         let from = after.map_or_else(|| prefix.clone(), |key| [&key_bytes(key)[..], &[0]].concat());
-        let rows = rows_from(context, self.table, (&prefix, &from), limit)?;
+        let keys = PrefixRange { prefix: &prefix, from: &from };
+        let rows = rows_from(context, self.table, keys, limit)?;
         let last = rows.last().filter(|_| rows.len() == limit);
         let last = last.map(|(key, _)| read_key(self.table, key)).transpose()?;
         let mut entries = Vec::with_capacity(rows.len());
@@ -90,7 +91,7 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
                 entries.push((read_key(self.table, key)?, value));
             }
         }
-        Ok(Page { entries, last })
+        Ok(EntryPage { entries, last })
     }
 
     /// Sets the value of a key, which expires at `until`.

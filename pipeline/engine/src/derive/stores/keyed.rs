@@ -76,22 +76,28 @@ pub(super) fn first_rows(
     prefix: &[u8],
     limit: usize,
 ) -> Result<Vec<(Bytes, Bytes)>, OperatorError> {
-    rows_from(context, table, (prefix, prefix), limit)
+    rows_from(context, table, PrefixRange { prefix, from: prefix }, limit)
 }
 
-/// The first rows whose keys begin with a prefix, from this key on.
+/// The keys that begin with a prefix, from one of them on.
+pub(super) struct PrefixRange<'a> {
+    pub(super) prefix: &'a [u8],
+    pub(super) from: &'a [u8],
+}
+
+/// The first rows of a range.
 pub(super) fn rows_from(
     context: &mut Context<'_>,
     table: Table,
-    (prefix, from): (&[u8], &[u8]),
+    keys: PrefixRange<'_>,
     limit: usize,
 ) -> Result<Vec<(Bytes, Bytes)>, OperatorError> {
     let mut rows = Vec::new();
     if limit == 0 {
         return Ok(rows);
     }
-    let end = prefix_end(prefix);
-    let range = KeyRange { from, to: end.as_deref() };
+    let end = prefix_end(keys.prefix);
+    let range = KeyRange { from: keys.from, to: end.as_deref() };
     context.scan(table, range, &mut |key, value| {
         rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -30,8 +30,8 @@ pub trait StoreKey: Sized {
 pub trait StoreValue: Sized {
     /// The level from which each version is written, from version 1 on: `&[ValueLevel(1),
     /// ValueLevel(3)]` if version 2 is written from level 3 on. The first is 1, and each is higher
-    /// than the one before. A new version has the level after the highest of the former release, whose
-    /// builds don't read it.
+    /// than the one before. A new version has the level after the highest of the former release,
+    /// whose builds don't read it.
     const LEVELS: &'static [ValueLevel] = &[ValueLevel::FIRST];
 
     /// Appends its bytes in this version, one of [`StoreValue::LEVELS`], without the version. What

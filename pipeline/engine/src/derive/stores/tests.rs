@@ -95,6 +95,11 @@ impl Operator for ScriptedOperator {
                 let range = PER_MINUTE.range(context, &key, starts)?;
                 format!("{range:?}")
             }
+            "minute=" => {
+                let updated = PER_MINUTE.put(context, &key, at, &7);
+                format!("{} taken {} late", updated.taken, updated.late)
+            }
+            "visit?" => visit(context, &key, at)?,
             "keys?" => format!("{:?}", PER_MINUTE.first(context, at, 2)?),
             "hour" => {
                 let updated = PER_HOUR.update(context, &key, at, |n| n.unwrap_or(0) + 1)?;
@@ -113,6 +118,17 @@ impl Operator for ScriptedOperator {
         context.publish(event, StateKey { channel: "answers", state_key: "" }, answer.as_bytes());
         Ok(Flow::Continue)
     }
+}
+
+/// The keys of a minute that begin with this key, or all of them.
+fn visit(context: &mut Context<'_>, key: &String, at: Millis) -> Result<String, OperatorError> {
+    let mut found = Vec::new();
+    let add = &mut |key: String, count: u64| found.push((key, count));
+    match key.as_str() {
+        "" => PER_MINUTE.visit(context, (at, &()), add)?,
+        _ => PER_MINUTE.visit(context, (at, key), add)?,
+    }
+    Ok(format!("{found:?}"))
 }
 
 /// Adds one to the key's total and moves it in the ranking.
@@ -237,6 +253,23 @@ fn a_window_accepts_events_until_its_grace_is_over() {
     harness.0.advance_wall_clock_time(1);
     assert_eq!(harness.send("minute", "a", start), "0 taken 1 late");
     assert_eq!(harness.send("minutes?", "a", i64::MAX), "[]", "a closed window reads as empty");
+    harness.0.replay().unwrap();
+}
+
+#[test]
+fn the_keys_of_a_window_are_set_and_visited_by_their_beginning() {
+    let mut harness = StoreHarness::new();
+    let start = START.0 - START.0.rem_euclid(MINUTE);
+    for key in ["a", "ab", "b"] {
+        assert_eq!(harness.send("minute=", key, start + 5), "1 taken 0 late");
+    }
+    harness.send("minute=", "a", start + MINUTE);
+    assert_eq!(harness.send("visit?", "", start), r#"[("a", 7), ("ab", 7), ("b", 7)]"#);
+    assert_eq!(harness.send("visit?", "a", start), r#"[("a", 7)]"#, "a text has an end");
+    assert_eq!(harness.send("visit?", "c", start), "[]");
+    harness.0.advance_wall_clock_time(2 * MINUTE);
+    assert_eq!(harness.send("minute=", "a", start), "0 taken 1 late");
+    assert_eq!(harness.send("visit?", "", start), "[]", "a closed window reads as empty");
     harness.0.replay().unwrap();
 }
 

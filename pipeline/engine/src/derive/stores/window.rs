@@ -166,7 +166,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
             }
             if unreadable.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        Ok(unreadable.map_or(Ok(()), Err)?)
+        unreadable.map_or(Ok(()), Err)
     }
 
     /// A key's open windows that begin in `starts`, oldest first; none that begin further ahead

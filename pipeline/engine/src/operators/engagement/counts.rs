@@ -93,7 +93,7 @@ pub(super) const COUNTED: [&str; 5] = ["likes", "replies", "retweets", "quotes",
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PostCounts {
     /// The post is there.
-    Live(LiveCounts),
+    Live(Box<LiveCounts>),
     /// The post was deleted; until this time nothing counts.
     Deleted(Millis),
 }
@@ -112,7 +112,8 @@ pub(super) struct LiveCounts {
 impl StoreValue for PostCounts {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
         match self {
-            Self::Live(LiveCounts { newest_ms, reactions, tallies }) => {
+            Self::Live(counts) => {
+                let LiveCounts { newest_ms, reactions, tallies } = &**counts;
                 out.push(1);
                 put_signed(out, *newest_ms);
                 put_varint(out, *reactions);
@@ -133,7 +134,7 @@ impl StoreValue for PostCounts {
                 for tally in &mut tallies {
                     *tally = Tally::read(from)?;
                 }
-                Some(Self::Live(LiveCounts { newest_ms, reactions, tallies }))
+                Some(Self::Live(Box::new(LiveCounts { newest_ms, reactions, tallies })))
             }
             2 => Some(Self::Deleted(Millis(from.signed()?))),
             _ => None,
@@ -206,7 +207,8 @@ mod tests {
             prop_assert_eq!(read_back(&reaction), Some(reaction));
             let deleted = PostCounts::Deleted(Millis(until));
             prop_assert_eq!(read_back(&deleted), Some(deleted));
-            let live = PostCounts::Live(LiveCounts { newest_ms, reactions, tallies });
+            let counts = LiveCounts { newest_ms, reactions, tallies };
+            let live = PostCounts::Live(Box::new(counts));
             prop_assert_eq!(read_back(&live), Some(live));
         }
 

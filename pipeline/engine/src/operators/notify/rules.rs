@@ -3,8 +3,8 @@
 //! The table names fields of the event's data. All that a notification says is in it, so another
 //! type needs an entry here and its `moves` in the catalogue.
 //!
-//! Every text is plain and short: names and texts of producers are cut, so that a notification has a
-//! few hundred bytes.
+//! Every text is plain and short: names and texts of producers are cut, so that a notification has
+//! a few hundred bytes.
 
 use std::borrow::Cow;
 

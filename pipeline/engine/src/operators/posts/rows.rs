@@ -1,7 +1,8 @@
 //! What is known of a post, and an event that waits for its author, as stored.
 //!
 //! ```text
-//! post     newest append time z · 0, or 1 and the deletion: append time z · event time z · event id
+//! post     newest append time z
+//!          · 0, or 1 and the deletion: append time z · event time z · event id
 //!          · 0, or 1 and the author: first append time z · event time z · event id · author
 //! waiting  event time z · data of `notify.due` without its recipient
 //! ```

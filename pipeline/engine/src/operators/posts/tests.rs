@@ -9,7 +9,7 @@ use tidewire_schemas::event::Event;
 use super::*;
 use crate::derive::{START, TopologyDriver};
 use crate::operators::testing::{
-    Appended, appended, at, dead_letters, dropped, event, event_of, pipe, pipe_interleaved,
+    Appended, appended, at, dead_letters, dropped, event, event_of, pipe, pipe_interleaved, stream,
 };
 
 const OPERATORS: &[&dyn Operator] = &[&Posts, &NotifyResolve];
@@ -126,7 +126,8 @@ fn a_hundred_acts_wait_for_one_post_and_the_others_are_counted() {
         let reply = |n: usize| {
             let id = format!("r{n:03}");
             let data = json!({
-                "post_id": "p1", "user_id": "bob", "reply_id": &id, "text": &text, "user_name": &text,
+                "post_id": "p1", "user_id": "bob", "reply_id": &id,
+                "text": &text, "user_name": &text,
             });
             event(&id, "post.replied", data)
         };
@@ -191,6 +192,32 @@ fn an_author_is_known_for_thirty_days() {
     driver.replay().unwrap();
 }
 
+#[test]
+fn the_same_notifications_exist_however_lanes_interleave() {
+    let mut events = vec![created("c1", "p1", "al"), created("c2", "p2", "eve")];
+    for n in 0..20 {
+        let (post, user) = (["p1", "p2"][n % 2], format!("u{}", n % 5));
+        let data = json!({"post_id": post, "user_id": &user, "reply_id": format!("r{n}")});
+        events.insert(n % 3, event(&format!("r{n:02}"), "post.replied", data));
+        events.push(liked(&format!("l{n:02}"), post, &user));
+    }
+    let input = appended(&events, 1_000);
+    let mut first = None;
+    for seed in 0..12 {
+        let mut driver = TopologyDriver::new(crate::operators::OPERATORS);
+        pipe_interleaved(&mut driver, &input, seed);
+        let ids: BTreeSet<String> = stream(&mut driver)
+            .into_iter()
+            .filter(|written| written.channel.starts_with("notifications:"))
+            .filter_map(|written| Some(format!("{} {}", written.channel, written.event?.event_id)))
+            .collect();
+        assert_eq!(ids.len(), 20 + 10, "a like of each user and post, and every reply");
+        assert_eq!(first.get_or_insert_with(|| ids.clone()), &ids, "seed {seed}");
+        assert_eq!(dead_letters(&mut driver), [""; 0]);
+        driver.replay().unwrap();
+    }
+}
+
 /// What the events of an input mean in the end, computed from the whole of it: those that must be
 /// due, and those that may be: acts after a deletion that was not processed yet.
 fn model(input: &[Appended]) -> (BTreeSet<String>, BTreeSet<String>) {
@@ -230,14 +257,15 @@ fn history(steps: &[(usize, usize)]) -> Vec<Event> {
     let event = |(n, (what, post)): (usize, &(usize, usize))| {
         let (id, post) = (format!("e{n:03}"), format!("p{post}"));
         let author = format!("al of {post}");
-        let data = |more: &str| json!({"post_id": &post, "user_id": format!("u{n}"), more: format!("r{n}")});
+        let (user, own) = (format!("u{n}"), format!("r{n}"));
+        let data = |name: &str| json!({"post_id": &post, "user_id": &user, name: &own});
         match what {
             0 | 1 => created(&id, &post, &author),
             2 => deleted(&id, &post, &author),
             3 => event(&id, "post.replied", data("reply_id")),
             4 => event(&id, "post.quoted", data("quote_id")),
             5 => event(&id, "post.reposted", data("repost_id")),
-            _ => liked(&id, &post, &format!("u{n}")),
+            _ => liked(&id, &post, &user),
         }
     };
     steps.iter().enumerate().map(event).collect()

@@ -1,5 +1,6 @@
-//! Tests of participation, from the events of threads to the entries of users: cases, idle life,
-//! pages, the order of the lanes, and a model without rows.
+//! Tests of participation: cases, idle life, pages, the order of lanes, and a model without rows.
+//!
+//! They go from the events of threads and conversations to the entries of users.
 
 use std::collections::BTreeSet;
 

@@ -19,12 +19,12 @@ use crate::value_level::ValueLevel;
 
 /// A count; from level 2 on with the time of its newest event.
 #[derive(Debug, PartialEq, Eq)]
-struct Count {
+struct TimedCount {
     events: u64,
     newest: u64,
 }
 
-impl StoreValue for Count {
+impl StoreValue for TimedCount {
     const LEVELS: &'static [ValueLevel] = &[ValueLevel(1), ValueLevel(2)];
 
     fn put(&self, version: u8, out: &mut Vec<u8>) {
@@ -42,19 +42,19 @@ impl StoreValue for Count {
 }
 
 const NUMBER: u8 = 110;
-const COUNTS: KeyValue<String, Count> = KeyValue::new(NUMBER, "counts");
-const LEASES: Expiring<String, Count> = Expiring::new(NUMBER + 1, "leases");
+const COUNTS: KeyValue<String, TimedCount> = KeyValue::new(NUMBER, "counts");
+const LEASES: Expiring<String, TimedCount> = Expiring::new(NUMBER + 1, "leases");
 
 /// The key of every row.
 const KEY: &[u8] = b"alice\0\0";
 
 /// Counts events, and its timers as events of the key of the timer.
-struct Counter;
+struct VersionedCounter;
 
-impl Counter {
+impl VersionedCounter {
     fn add(&self, key: &String, context: &mut Context<'_>) -> Result<(), OperatorError> {
         let events = COUNTS.get(context, key)?.map_or(0, |count| count.events) + 1;
-        let count = Count { events, newest: 7 };
+        let count = TimedCount { events, newest: 7 };
         COUNTS.put(context, key, &count);
         LEASES.get(context, key)?;
         let until = Millis(context.time().0 + 3_600_000);
@@ -62,7 +62,7 @@ impl Counter {
     }
 }
 
-impl Operator for Counter {
+impl Operator for VersionedCounter {
     fn number(&self) -> u8 {
         NUMBER
     }
@@ -162,8 +162,8 @@ fn count(driver: &mut TopologyDriver) -> Option<Vec<u8>> {
 
 #[test]
 fn each_level_writes_its_version_reads_every_one_and_is_in_order() {
-    let mut driver = TopologyDriver::new(&[&Counter]);
-    assert_eq!(highest_level(&[&Counter]), ValueLevel(2));
+    let mut driver = TopologyDriver::new(&[&VersionedCounter]);
+    assert_eq!(highest_level(&[&VersionedCounter]), ValueLevel(2));
     driver.pipe_input(&event("e-1"));
     assert_eq!(count(&mut driver), Some(vec![1, 1]), "version 1");
     assert_eq!(driver.last_order().map(|order| order.level), Some(ValueLevel(1)));
@@ -182,7 +182,7 @@ fn each_level_writes_its_version_reads_every_one_and_is_in_order() {
 
 #[test]
 fn a_level_above_the_versions_of_the_operators_is_not_claimed() {
-    let mut driver = TopologyDriver::new(&[&Counter]);
+    let mut driver = TopologyDriver::new(&[&VersionedCounter]);
     driver.set_value_level(ValueLevel(9));
     driver.pipe_input(&event("e-1"));
     assert_eq!(driver.last_order().map(|order| order.level), Some(ValueLevel(2)));
@@ -190,7 +190,7 @@ fn a_level_above_the_versions_of_the_operators_is_not_claimed() {
 
 #[test]
 fn a_value_of_a_later_build_fails_its_operator_alone_and_can_be_requeued() {
-    let mut driver = TopologyDriver::new(&[&Planter, &Counter, &ChannelDelivery]);
+    let mut driver = TopologyDriver::new(&[&Planter, &VersionedCounter, &ChannelDelivery]);
     for (table, later) in [(NUMBER, &[3, 1, 2, 3][..]), (NUMBER + 1, &[1; 7])] {
         driver.pipe_input(&Planter::event(Table(table), KEY, later));
         driver.pipe_input(&event("e-1"));
@@ -215,7 +215,7 @@ fn a_value_of_a_later_build_fails_its_operator_alone_and_can_be_requeued() {
 
 #[test]
 fn a_timer_of_a_later_build_becomes_a_dead_letter_and_the_others_fire() {
-    let mut driver = TopologyDriver::new(&[&Planter, &Counter, &ChannelDelivery]);
+    let mut driver = TopologyDriver::new(&[&Planter, &VersionedCounter, &ChannelDelivery]);
     let plant = |key: &[u8], cause: &[u8]| {
         let owner = TimerOwner::default();
         let timer = TimerKey { at: START, operator: NUMBER, owner, key }.encode();
