@@ -15,8 +15,8 @@
 //!
 //! Nobody is notified of what they did themselves, or of what somebody did whom they block or mute.
 //! A block counts from when this task has processed it. A notification of a post that was deleted
-//! is suppressed by `notify.resolve` at the post's key; an event that names the author itself does not
-//! pass there, and this task does not know the post's state.
+//! is suppressed by `notify.resolve` at the post's key; an event that names the author itself does
+//! not pass there, and this task does not know the post's state.
 
 use tidewire_schemas::id::hash128;
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A user has at most 1,000 unread notifications: those among the newest 1,000 that are neither
-//! read nor created up to the event time of the last `all`. Older ones are dropped, read or not; so are
-//! those that were appended 90 days ago.
+//! read nor created up to the event time of the last `all`. Older ones are dropped, read or not; so
+//! are those that were appended 90 days ago.
 //!
 //! Nothing depends on the order in which lanes are processed. Of two events that create one
 //! notification the later counts. A read of an id is remembered for 7 days, so that it may come

@@ -23,6 +23,9 @@ const OPERATORS: &[&dyn Operator] = &[&Unread, &ChannelDelivery];
 
 const INTERVAL_MS: i64 = 250;
 
+/// The engine's table of timers.
+const TIMERS: Table = Table(0);
+
 fn created(id: &str, ms: i64) -> Event {
     let data = json!({"notification_id": id, "user_id": "al", "kind": "like"});
     at(ms, event(&format!("c-{id}-{ms}"), "notification.created", data))
@@ -81,7 +84,8 @@ fn a_notification_counts_until_it_is_read_and_a_second_read_changes_nothing() {
     let again = Event { event_id: "r-again".to_owned(), ..read("n1") };
     assert_eq!(after(&mut driver, again), [""; 0]);
     assert_eq!(after(&mut driver, read("n2")), [entry("n2", Truth::True), count(0)]);
-    assert_eq!(delivered(&mut driver), [1, 2, 1, 1, 0]);
+    assert_eq!(after(&mut driver, created("n1", 1)), [""; 0], "the same event again");
+    assert_eq!(delivered(&mut driver), [1, 2, 1, 1, 0, 0]);
     assert_eq!(dead_letters(&mut driver), [""; 0]);
     driver.replay().unwrap();
 }
@@ -193,6 +197,9 @@ fn at_most_1_000_are_unread_and_which_does_not_depend_on_the_order() {
         let count = &counts[&("notifications:al".to_owned(), "al".to_owned())];
         assert_eq!(count, r#"{"user_id":"al","unread_count":998}"#);
         assert_eq!(counts.len(), 1 + LISTED_MAX as usize);
+        settle(&mut driver);
+        let timers = driver.all(TIMERS).len();
+        assert_eq!(timers, HELD_MAX as usize + 1, "of those held, and of a read that is known");
         results.push((rows(&mut driver), counts));
         driver.replay().unwrap();
     }
