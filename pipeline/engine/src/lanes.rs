@@ -12,7 +12,7 @@
 //!
 //! Facts have the largest share, since they follow from records that were processed: with every
 //! lane waiting, a task keeps up with 2.3 facts per event. If it still does not, its loop takes
-//! only critical records and facts ([`Intake`]) until it does.
+//! little else, and in the end nothing else but critical records ([`Intake`]), until it does.
 //!
 //! Facts that follow from critical events are served like those, right after them. They have a
 //! share of their own, so that neither of the two can starve the other.
@@ -26,6 +26,10 @@ use crate::topology::Lane;
 /// Units of work per weight and round: large enough that empty lanes are polled rarely, small
 /// enough that a full round lasts some ten milliseconds.
 pub const QUANTUM_UNITS: i64 = 64;
+
+/// Units of work that a lane gets in a round while facts come first: a task keeps up with forty
+/// facts per event then, and no lane waits for ever.
+const LITTLE_UNITS: i64 = 8;
 
 /// Records of other lanes after which the urgent lanes are polled again.
 pub const PROBE_RECORDS: u32 = 64;
@@ -58,14 +62,29 @@ pub enum Intake {
     /// All of them.
     #[default]
     All,
-    /// Critical records and facts, since facts have piled up.
+    /// Critical records and facts, and little else, since facts have piled up.
+    FactsFirst,
+    /// Critical records and facts only, since facts pile up all the same.
     FactsOnly,
 }
 
 impl Intake {
     fn takes(self, lane: Lane) -> bool {
-        self == Self::All || matches!(lane, Lane::Critical | Lane::FactsUrgent | Lane::Facts)
+        self != Self::FactsOnly || is_first(lane)
     }
+
+    /// Units of work that a lane of this weight gets in a round.
+    fn units(self, lane: Lane, weight: i64) -> i64 {
+        match self {
+            Self::FactsFirst if !is_first(lane) => LITTLE_UNITS,
+            _ => weight * QUANTUM_UNITS,
+        }
+    }
+}
+
+/// Whether a lane is served although facts have piled up.
+fn is_first(lane: Lane) -> bool {
+    matches!(lane, Lane::Critical | Lane::FactsUrgent | Lane::Facts)
 }
 
 /// Fetched records of one lane, the next one last, so that it is popped without moving the others.
@@ -221,7 +240,7 @@ impl Lanes {
         let lane = ROUND[self.at];
         let share = if self.promoted == Some(lane) { weight(Lane::Critical) } else { weight(lane) };
         let units = &mut self.units[lane.index()];
-        *units = (*units).min(0) + share * QUANTUM_UNITS;
+        *units = (*units).min(0) + self.intake.units(lane, share);
     }
 
     fn longest_wait(&self, now: Millis) -> Option<Lane> {
@@ -341,6 +360,20 @@ mod tests {
         let mut from = backlog_of(&[Lane::Critical, Lane::Low]);
         let taken = take(&mut Lanes::default(), &mut from, 5_000);
         assert!(share(&taken, Lane::Low) >= 5_000 / 10);
+    }
+
+    #[test]
+    fn while_facts_come_first_every_lane_gets_a_little() {
+        let mut from = Backlog([1_000_000; Lane::COUNT], 0);
+        let mut lanes = Lanes::default();
+        lanes.take_from(Intake::FactsFirst);
+        take(&mut lanes, &mut from, 5_000);
+        let taken = take(&mut lanes, &mut from, 40_000);
+        let facts = share(&taken, Lane::Facts);
+        for lane in [Lane::High, Lane::Normal, Lane::Low] {
+            let got = share(&taken, lane);
+            assert!(got > 0 && facts > 100 * got, "{lane:?}: {got} of {facts} facts");
+        }
     }
 
     #[test]

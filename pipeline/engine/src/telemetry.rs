@@ -49,10 +49,11 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
          copy of a record.",
     ),
     (
-        "derive_facts_only",
+        "derive_facts_first",
         "gauge",
         &["thread"],
-        "1 while a thread of DERIVE takes only critical records and facts, as facts have piled up.",
+        "Facts have piled up: 1 while they come first in a thread of DERIVE, 2 while it processes only \
+         them and critical records.",
     ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
@@ -398,16 +399,24 @@ pub(crate) fn ticks_wait(tasks: usize, why: Option<&LogError>) {
 
 /// Which lanes the tasks of a thread take records from, and how many facts wait for one of them.
 pub(crate) fn facts_piled_up(thread: u32, intake: Intake, behind: u64) {
-    let only = intake == Intake::FactsOnly;
-    gauge!("derive_facts_only", "thread" => thread.to_string()).set(f64::from(u8::from(only)));
-    if only {
-        tracing::warn!(
+    let value = match intake {
+        Intake::All => 0,
+        Intake::FactsFirst => 1,
+        Intake::FactsOnly => 2,
+    };
+    gauge!("derive_facts_first", "thread" => thread.to_string()).set(f64::from(value));
+    match intake {
+        Intake::All => tracing::info!(behind, "facts are few again, so all lanes get their share"),
+        Intake::FactsFirst => tracing::warn!(
             behind,
-            "facts have piled up, so only critical records and facts are processed until half of \
-             them are left; if this lasts, one entity gets more facts than its task can process"
-        );
-    } else {
-        tracing::info!(behind, "facts are few again, so all lanes are processed");
+            "facts have piled up, so they come first and other events wait longer; if this lasts, \
+             one entity gets more facts than its task can process"
+        ),
+        Intake::FactsOnly => tracing::warn!(
+            behind,
+            "facts pile up although they come first, so nothing else but critical records is \
+             processed until half of them are left"
+        ),
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) const LIMITS: &[TightLimit] = &[
     },
     TightLimit {
         file: "src/derive/timers.rs",
-        original: "pub const MAX_TIMERS_PER_TICK: usize = 1_000;",
+        original: "pub const MAX_TIMERS_PER_TICK: usize = 5_000;",
         tight: "pub const MAX_TIMERS_PER_TICK: usize = 2;",
     },
     TightLimit {

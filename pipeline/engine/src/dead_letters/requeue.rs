@@ -68,8 +68,10 @@ pub(crate) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
     let (trail, reason) = (trail.join(" "), letter.reason());
     let failure = letter.operator_failure();
     // ADMIT writes another verdict. What one operator gets again keeps the verdict of its event.
+    let of_one = letter.own_headers().any(|(name, _)| name == FOR_OPERATOR);
     let written_again = match failure {
         Some(_) => [REQUEUED_FROM, REQUEUED_REASON, FOR_OPERATOR, FOR_TRIGGER].as_slice(),
+        None if of_one => &[REQUEUED_FROM, REQUEUED_REASON],
         None => &[REQUEUED_FROM, REQUEUED_REASON, VERDICT],
     };
     let passes = |name| written_again.contains(&name);
@@ -160,6 +162,16 @@ mod tests {
             let body = Body::new(Some(b"k"), Some(b"v"), headers);
             let back = round(&at("t.lane.critical", 3), 7, &body).expect("requeued");
             assert_eq!((back.topic.as_str(), back.partition.0), to, "{input}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_one_operator_keeps_its_verdict_although_the_operator_was_not_found() {
+        let own = [(FOR_OPERATOR, &b"counter"[..]), (FOR_TRIGGER, b"event"), (VERDICT, b"v")];
+        let body = Body::new(Some(b"k"), Some(b"v"), &own);
+        let again = round(&at("t.lane.facts", 2), 3, &body).expect("back to the lane").body;
+        for (name, value) in own {
+            assert_eq!(again.header(name), Some(value), "its append time is in the verdict");
         }
     }
 

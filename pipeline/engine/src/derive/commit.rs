@@ -37,9 +37,12 @@ use crate::turn::{EngineError, TurnOutcome};
 /// while more are made.
 const APPEND_BYTES: usize = 512 << 10;
 
-/// Facts that may wait for a task, 64 MiB of 1 KiB each; with more, events other than critical ones
-/// wait.
+/// Facts that may wait for a task, 64 MiB of 1 KiB each; with more, they come first.
 const FACTS_BEHIND_MAX: u64 = 65_536;
+
+/// Facts that may wait for a task although they come first; with more, only critical records and
+/// facts are processed.
+const FACTS_BEHIND_LIMIT: u64 = 4 * FACTS_BEHIND_MAX;
 
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
@@ -77,16 +80,18 @@ impl Derive {
         Ok(turned)
     }
 
-    /// Takes only critical records and facts while facts have piled up in any task of the loop: any
-    /// of its tasks may be the one that writes them.
+    /// Lets facts come first while they have piled up in any task of the loop: any of its tasks may
+    /// be the one that writes them.
     fn decide_intake(&mut self) {
         let Self { tasks, member, .. } = self;
         let running = tasks.values_mut().filter_map(Task::running);
         let behind = running.map(|running| running.facts_behind(&mut **member)).max();
         let behind = behind.unwrap_or_default();
         let intake = match self.intake {
-            Intake::All if behind > FACTS_BEHIND_MAX => Intake::FactsOnly,
-            Intake::FactsOnly if behind < FACTS_BEHIND_MAX / 2 => Intake::All,
+            _ if behind > FACTS_BEHIND_LIMIT => Intake::FactsOnly,
+            Intake::All if behind > FACTS_BEHIND_MAX => Intake::FactsFirst,
+            Intake::FactsOnly if behind < FACTS_BEHIND_LIMIT / 2 => Intake::FactsFirst,
+            Intake::FactsFirst if behind < FACTS_BEHIND_MAX / 2 => Intake::All,
             unchanged => unchanged,
         };
         if intake != self.intake {

@@ -50,7 +50,7 @@ impl RunningTask {
                 break;
             }
         }
-        Ok(self.timers.load(&mut self.state)?)
+        Ok(self.timers.advance(&mut self.state)?)
     }
 
     /// Fires a timer that was taken from the table.

@@ -89,7 +89,8 @@ impl RunningTask {
             partition == task.partition
         };
         if to.is_elsewhere() && is_ours(self) {
-            self.forward(rules, subject, &to);
+            let inherited = subject.trigger.inherited(subject.time);
+            self.forward(rules, (subject, inherited), &to);
         }
         self.process_emissions(rules)?;
         let made = self.batch.made_since(whole.1);
@@ -150,16 +151,21 @@ impl RunningTask {
                     self.put_derived(rules, made, failed);
                 }
             }
-            self.forward(rules, subject, &to);
+            // An emission and its copies are one step on the way.
+            self.forward(rules, (subject, *inherited), &to);
         }
         Ok(())
     }
 
     /// Writes a copy of an event for each other key that it moves operators for.
-    fn forward(&mut self, rules: Rules<'_>, subject: Subject<'_>, to: &Destinations) {
+    fn forward(
+        &mut self,
+        rules: Rules<'_>,
+        (subject, inherited): (Subject<'_>, Inherited),
+        to: &Destinations,
+    ) {
         let Trigger::Event { event, value, .. } = subject.trigger else { return };
         self.batch.counts.keys_skipped += to.skipped as u64;
-        let inherited = subject.trigger.inherited(subject.time);
         for other in &to.others {
             let body = forwarded_body(rules, other, value, inherited);
             let bytes = body.as_bytes().len();
@@ -189,7 +195,8 @@ impl RunningTask {
         (to, why): (&ForKey, &str),
     ) {
         let Trigger::Event { event, value, .. } = subject.trigger else { return };
-        let id = hex(&hash128(event.event_id, &to.key));
+        let id = format!("{}:{}/{}", event.event_id.len(), event.event_id, to.key);
+        let id = hex(&hash128(event.account_id, &id));
         for index in to.operators.iter() {
             let failed = RolledBackCall::not_made(rules.operators[index].name(), subject, why);
             let one = ForKey { key: to.key.clone(), operators: OperatorSet::of(index) };

@@ -298,8 +298,8 @@ impl Context<'_> {
     /// Whether this task is not the one of the event's key: every task has a copy of a broadcast
     /// event.
     pub(super) fn is_copy(&self, event: &EventView<'_>) -> bool {
-        self.partition != self.rules.topology.entity_partition(event.account_id, event.key)
-            && self.catalogue().resolve(event.event_type).is_some_and(|of| of.broadcast)
+        matches!(self.trigger, Trigger::Event { task: Some(_), .. })
+            && self.partition != self.rules.topology.entity_partition(event.account_id, event.key)
     }
 
     /// Lets the call fail, since a row is too large.

@@ -87,7 +87,7 @@ impl RolledBackCall {
     pub(super) fn unknown(number: u8, subject: Subject<'_>) -> Self {
         let operator = numbered(number);
         let why = format!(
-            "this build has no operator of {operator}; run the build that has it, and requeue this \
+            "this build has no operator {operator}; run the build that has it, and requeue this \
              there"
         );
         Self::of(Cow::Owned(operator), subject, why)
@@ -108,7 +108,7 @@ impl RolledBackCall {
         let account = cause.map(|cause| cause.account.clone()).unwrap_or_default();
         let operator = numbered(number);
         let why = format!(
-            "this build has no operator of {operator}, so its timer did not fire; run the build \
+            "this build has no operator {operator}, so its timer did not fire; run the build \
              that has it, and requeue this there"
         );
         let trigger = TriggerKind::Timer;
@@ -145,7 +145,7 @@ impl RolledBackCall {
 
 /// The name in dead letters of an operator that this build does not have.
 pub(super) fn numbered(number: u8) -> String {
-    format!("number {number}")
+    format!("number-{number}")
 }
 
 /// The text of a panic.

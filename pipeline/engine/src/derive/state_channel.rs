@@ -19,7 +19,7 @@ use tidewire_schemas::event::EventView;
 use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::derive::operator::{Context, OperatorError, Rules};
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{TimerKey, TimerOwner, Timers};
+use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
@@ -192,9 +192,6 @@ pub(super) fn end_life(
     state.put(table, Bytes::copy_from_slice(key), None);
     Ok(Some(tombstone(rules, key)))
 }
-
-/// Milliseconds after which the life of an unknown operator's entry is looked at again.
-const LATER_MS: i64 = 3_600_000;
 
 fn end_of(state: &mut TaskState, table: Table, key: &[u8]) -> Result<Option<Millis>, StoreError> {
     let stored = state.get(table, key)?;

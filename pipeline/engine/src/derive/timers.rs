@@ -40,7 +40,11 @@ pub(super) const TIMERS: TableDecl = TableDecl {
 };
 
 /// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.
-pub const MAX_TIMERS_PER_TICK: usize = 1_000;
+pub const MAX_TIMERS_PER_TICK: usize = 5_000;
+
+/// Milliseconds after which the engine's own timer of an operator that this build does not have is
+/// looked at again: a build may come that has it.
+pub(super) const LATER_MS: i64 = 3_600_000;
 
 /// A timer's key in the table.
 #[derive(Clone, Copy)]
@@ -96,10 +100,18 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Reads the first timer from the state, as after a restore, a tick or an abort.
+    /// Reads the first timer from the state, as after a restore or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;
-        state.scan(TIMERS.spec.table, KeyRange::ALL, &mut |key, _| {
+        self.advance(state)
+    }
+
+    /// Reads the first timer from the one that was first until now, as after a tick. So it does not
+    /// pass those that have fired, which the store may still have to skip one by one.
+    pub(super) fn advance(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
+        let from = self.first.take().map(first_key).unwrap_or_default();
+        let range = KeyRange { from: &from, to: None };
+        state.scan(TIMERS.spec.table, range, &mut |key, _| {
             self.first = due_of(key);
             ControlFlow::Break(())
         })
@@ -142,10 +154,10 @@ impl Timers {
         state: &mut TaskState,
         now: Millis,
     ) -> Result<Vec<DueTimer>, StoreError> {
-        let at = Millis(now.0.saturating_add(1));
-        let end = TimerKey { at, operator: 0, owner: TimerOwner::default(), key: &[] }.encode();
+        let from = self.first.map(first_key).unwrap_or_default();
+        let end = first_key(Millis(now.0.saturating_add(1)));
         let mut due = Vec::new();
-        let range = KeyRange { from: &[], to: Some(&end) };
+        let range = KeyRange { from: &from, to: Some(&end) };
         state.scan(TIMERS.spec.table, range, &mut |key, _| {
             if let Some((at, own)) = due_of(key).zip(key.get(PREFIX_BYTES..)) {
                 due.push(DueTimer {
@@ -173,6 +185,11 @@ impl Timers {
         }
         Ok(cause)
     }
+}
+
+/// The key before all timers of this time.
+fn first_key(at: Millis) -> Bytes {
+    TimerKey { at, operator: 0, owner: TimerOwner::default(), key: &[] }.encode()
 }
 
 fn due_of(stored: &[u8]) -> Option<Millis> {

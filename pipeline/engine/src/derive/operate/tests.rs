@@ -269,6 +269,21 @@ fn a_copy_beyond_the_hops_becomes_a_dead_letter() {
 }
 
 #[test]
+fn an_emission_and_its_copies_are_one_step_on_the_way() {
+    let mut driver = TopologyDriver::new(ALL);
+    let data = r#"{"notification_id":"n","user_id":"ann","kind":"like"}"#;
+    let created = event("e-1", "notification.created", "ann", data).encode();
+    driver.pipe_body(Lane::Facts, Body::new(Some(b"ann"), Some(&created), &[("tw-hops", &[4])]));
+    assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 1);
+    // The like's copy is the third hop, and the notification that follows from it the fourth.
+    let liked = like("e-2").encode();
+    driver.pipe_body(Lane::Facts, Body::new(Some(b"p1"), Some(&liked), &[("tw-hops", &[2])]));
+    driver.pipe_facts();
+    assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 2);
+    assert!(letters(&mut driver).is_empty());
+}
+
+#[test]
 fn a_copy_for_an_operator_that_this_build_does_not_have_waits_as_a_dead_letter() {
     let mut driver = TopologyDriver::new(ALL);
     driver.pipe_input(&like("e-1"));
@@ -277,7 +292,7 @@ fn a_copy_for_an_operator_that_this_build_does_not_have_waits_as_a_dead_letter()
     let mut older = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
     older.pipe_body(Lane::Facts, copy);
     let found = letters(&mut older);
-    assert!(found[0].detail().contains("no operator of number 62"), "{}", found[0].detail());
+    assert!(found[0].detail().contains("no operator number-62"), "{}", found[0].detail());
     requeue(&mut driver, &found[0]);
     assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1);
 }

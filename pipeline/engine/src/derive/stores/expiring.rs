@@ -20,7 +20,7 @@ use crate::derive::stores::layout::{
     unreadable,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{TimerKey, TimerOwner};
+use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
@@ -172,6 +172,9 @@ pub(in crate::derive) fn expire(
     let mut declared = rules.operators.iter().flat_map(|operator| operator.tables());
     if !declared.any(|decl| decl.spec.table == Table(*table)) {
         telemetry::timers_orphaned();
+        let at = Millis(now.0.saturating_add(LATER_MS));
+        let timer = TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: due };
+        Timers::default().set(state, timer, Bytes::new());
         return Ok(());
     }
     let stored = state.get(Table(*table), key)?;

@@ -256,7 +256,7 @@ fn a_timer_without_its_operator_or_with_an_unknown_cause_becomes_a_dead_letter()
     let mut later = cause.to_vec();
     later[0] += 1;
     let none: &'static [&'static dyn Operator] = &[];
-    let cases = [(none, cause.to_vec(), "no operator of number 97"), (&[&Alarms], later, "later")];
+    let cases = [(none, cause.to_vec(), "no operator number-97"), (&[&Alarms], later, "later")];
     for (operators, cause, why) in cases {
         let mut other = TopologyDriver::new(operators);
         other.put(crate::port::Table(0), &key, &cause);
