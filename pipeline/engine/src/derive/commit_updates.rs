@@ -119,13 +119,13 @@ impl RunningTask {
         updates.put(&mut self.state, mark.row_key(), Some(&row));
         let own = timer_key(mark.operator, &mark.own);
         let timer = interval_timer(&mark.cause, updates.end(updated), &own);
-        self.timers.set(&mut self.state, timer, mark.cause.encode().into());
+        self.intervals.set(&mut self.state, timer, mark.cause.encode().into());
     }
 
     fn remove_interval(&mut self, updates: &Updates, mark: &Mark, updated: Millis) {
         let own = timer_key(mark.operator, &mark.own);
         let timer = interval_timer(&mark.cause, updates.end(updated), &own);
-        self.timers.remove(&mut self.state, timer);
+        self.intervals.remove(&mut self.state, timer);
     }
 
     /// Calls the operator that marked a key, and processes what it emits.

@@ -276,7 +276,9 @@ impl TopologyDriver {
         let tick = TickTime { at: self.now, ended: self.ended };
         let mut times = self.sandbox.times();
         times.tick(tick.at, tick.ended);
-        while self.sandbox.first_timer().is_some_and(|due| due <= times.settled()) {
+        while self.sandbox.first_timer().is_some_and(|due| due <= times.settled())
+            || self.sandbox.first_interval().is_some_and(|end| end <= times.latest())
+        {
             self.transact(DriverInput::Tick(tick));
         }
     }

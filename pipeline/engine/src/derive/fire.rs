@@ -10,9 +10,8 @@ use crate::derive::running::{RunningTask, TickTime};
 use crate::derive::state_channel::{LIVES, end_life};
 use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timer_cause::TimerCause;
-use crate::derive::timers::{DueTimer, Timers};
+use crate::derive::timers::DueTimer;
 use crate::derive::trigger::{Subject, TIME};
-use crate::derive::updates::UPDATES;
 use crate::record::Body;
 use crate::telemetry;
 
@@ -28,7 +27,7 @@ impl RunningTask {
         let settled = self.times.settled();
         let before = self.batch.bytes();
         for due in self.timers.due(&mut self.state, settled)? {
-            let Some(cause) = Timers::take(&mut self.state, &due)? else { continue };
+            let Some(cause) = self.timers.take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
             if due.operator == EXPIRY {
                 expire(rules, &mut self.state, &due.key, settled)?;
@@ -41,16 +40,29 @@ impl RunningTask {
                 continue;
             }
             self.batch.begin_cause();
-            match due.operator {
-                UPDATES => self.end_interval(rules, &due, &cause)?,
-                _ => self.fire_one(rules, &due, &cause)?,
-            }
+            self.fire_one(rules, &due, &cause)?;
             self.process_emissions(rules)?;
             if self.batch.bytes() - before >= TICK_BYTES {
                 break;
             }
         }
-        Ok(self.timers.advance(&mut self.state)?)
+        self.timers.advance(&mut self.state)?;
+        self.end_intervals(rules)
+    }
+
+    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does not
+    /// hold them up, since an update sends the values of now.
+    fn end_intervals(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
+        let (latest, before) = (self.times.latest(), self.batch.bytes());
+        for due in self.intervals.due(&mut self.state, latest)? {
+            let Some(cause) = self.intervals.take(&mut self.state, &due)? else { continue };
+            self.batch.counts.timers += 1;
+            self.end_interval(rules, &due, &cause)?;
+            if self.batch.bytes() - before >= TICK_BYTES {
+                break;
+            }
+        }
+        Ok(self.intervals.advance(&mut self.state)?)
     }
 
     /// Fires a timer that was taken from the table.

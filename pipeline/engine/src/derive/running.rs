@@ -62,6 +62,8 @@ pub(super) struct RunningTask {
     pub(super) state: TaskState,
     sources: SourceOffsets,
     pub(super) timers: Timers,
+    /// The ends of intervals of coalesced updates.
+    pub(super) intervals: Timers,
     pub(super) batch: TaskBatch,
     /// Memory for the routing of events, used again.
     pub(super) routes: Routes,
@@ -129,6 +131,8 @@ impl RunningTask {
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
+        let mut intervals = Timers::of_intervals();
+        intervals.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
         Ok(Self {
             partition,
             lanes,
@@ -137,6 +141,7 @@ impl RunningTask {
             state,
             sources: SourceOffsets::default(),
             timers,
+            intervals,
             batch: TaskBatch::default(),
             routes: Routes::default(),
             times: progress.times,
@@ -277,7 +282,7 @@ impl RunningTask {
         self.settle_from = self.settle_from.min(now);
         let is_behind = self.times.settled() < self.times.latest();
         let settles = is_behind.then(|| Millis(self.settle_from.0.saturating_add(SETTLE_MS)));
-        self.timers.first().into_iter().chain(settles).min()
+        self.timers.first().into_iter().chain(self.intervals.first()).chain(settles).min()
     }
 
     /// Whether a tick makes a timer due, or settles time when that is due.
@@ -285,7 +290,8 @@ impl RunningTask {
         let settled = self.times.settled();
         let mut times = self.times;
         times.tick(tick.at, tick.ended);
-        let fires = self.timers.first().is_some_and(|first| first <= times.settled());
+        let fires = self.timers.first().is_some_and(|first| first <= times.settled())
+            || self.intervals.first().is_some_and(|first| first <= times.latest());
         let asked = tick.at.0.saturating_sub(self.settle_from.0) >= SETTLE_MS;
         if asked {
             self.settle_from = tick.at;
@@ -360,6 +366,9 @@ impl RunningTask {
             repeat(|| member.seek(*slot, to))
                 .map_err(|error| EngineError::of_log("going back after an abort", error))?;
         }
+        self.intervals
+            .load(&mut self.state)
+            .map_err(|error| EngineError::of_store("reading intervals", error))?;
         self.timers
             .load(&mut self.state)
             .map_err(|error| EngineError::of_store("reading timers", error))

@@ -112,6 +112,11 @@ impl Sandbox {
         self.running.timers.first()
     }
 
+    /// The end of the first interval.
+    pub(crate) fn first_interval(&self) -> Option<Millis> {
+        self.running.intervals.first()
+    }
+
     /// Reads the first timer again, after the state was changed from outside.
     pub(crate) fn reload_timers(&mut self) -> Result<(), StoreError> {
         self.running.timers.load(&mut self.running.state)

@@ -39,6 +39,15 @@ pub(super) const TIMERS: TableDecl = TableDecl {
     level: ValueLevel::FIRST,
 };
 
+/// The declaration of the table of intervals: timers that fire by the latest time instead of the
+/// settled one, since what they send is read when it is sent (`updates.rs`).
+pub(super) const INTERVALS: TableDecl = TableDecl {
+    spec: TableSpec { table: Table(3), name: "intervals", expiry: TableExpiry::Never },
+    changelog: Changelog::State,
+    window_ms: 0,
+    level: TIMERS.level,
+};
+
 /// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.
 pub const MAX_TIMERS_PER_TICK: usize = 5_000;
 
@@ -93,13 +102,25 @@ pub(super) struct DueTimer {
     pub(super) stored: Bytes,
 }
 
-/// The first due time of a task's timers.
-#[derive(Debug, Default)]
+/// The timers of one table, and their first due time.
+#[derive(Debug)]
 pub(super) struct Timers {
+    table: Table,
     first: Option<Millis>,
 }
 
+impl Default for Timers {
+    fn default() -> Self {
+        Self { table: TIMERS.spec.table, first: None }
+    }
+}
+
 impl Timers {
+    /// The ends of intervals.
+    pub(super) fn of_intervals() -> Self {
+        Self { table: INTERVALS.spec.table, first: None }
+    }
+
     /// Reads the first timer from the state, as after a restore or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;
@@ -111,7 +132,7 @@ impl Timers {
     pub(super) fn advance(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         let from = self.first.take().map(first_key).unwrap_or_default();
         let range = KeyRange { from: &from, to: None };
-        state.scan(TIMERS.spec.table, range, &mut |key, _| {
+        state.scan(self.table, range, &mut |key, _| {
             self.first = due_of(key);
             ControlFlow::Break(())
         })
@@ -129,7 +150,7 @@ impl Timers {
         timer: TimerKey<'_>,
         cause: &TimerCause,
     ) -> Result<(), StoreError> {
-        let before = state.get(TIMERS.spec.table, &timer.encode())?;
+        let before = state.get(self.table, &timer.encode())?;
         let before = before.and_then(|stored| TimerCause::decode(&stored));
         if before.is_none_or(|before| cause.id < before.id) {
             self.set(state, timer, cause.encode().into());
@@ -139,13 +160,13 @@ impl Timers {
 
     /// Sets a timer with this cause.
     pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>, cause: Bytes) {
-        state.put(TIMERS.spec.table, timer.encode(), Some(cause));
+        state.put(self.table, timer.encode(), Some(cause));
         self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
     }
 
     /// Removes a timer. [`Timers::first`] may then be too early, which costs a tick without effect.
     pub(super) fn remove(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
-        state.put(TIMERS.spec.table, timer.encode(), None);
+        state.put(self.table, timer.encode(), None);
     }
 
     /// The first timers due at `now`, in order of their due times.
@@ -158,7 +179,7 @@ impl Timers {
         let end = first_key(Millis(now.0.saturating_add(1)));
         let mut due = Vec::new();
         let range = KeyRange { from: &from, to: Some(&end) };
-        state.scan(TIMERS.spec.table, range, &mut |key, _| {
+        state.scan(self.table, range, &mut |key, _| {
             if let Some((at, own)) = due_of(key).zip(key.get(PREFIX_BYTES..)) {
                 due.push(DueTimer {
                     at,
@@ -178,10 +199,14 @@ impl Timers {
 
     /// Removes a due timer before it is fired, and returns its cause. `None`: a timer that fired
     /// before it in the same tick has removed it, so it does not fire.
-    pub(super) fn take(state: &mut TaskState, due: &DueTimer) -> Result<Option<Bytes>, StoreError> {
-        let cause = state.get(TIMERS.spec.table, &due.stored)?;
+    pub(super) fn take(
+        &self,
+        state: &mut TaskState,
+        due: &DueTimer,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let cause = state.get(self.table, &due.stored)?;
         if cause.is_some() {
-            state.put(TIMERS.spec.table, due.stored.clone(), None);
+            state.put(self.table, due.stored.clone(), None);
         }
         Ok(cause)
     }

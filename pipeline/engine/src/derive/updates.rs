@@ -9,8 +9,11 @@
 //! ```text
 //! table   account · key (texts as in keys of stores) · own bytes → row
 //! row     01 · append time of the last update z · 0, or 1 and the cause that waits
-//! timer   at the end of the interval · 255 · owner · operator number · own bytes → cause
+//! table 3  end of the interval · 255 · owner · operator number · own bytes → cause
 //! ```
+//!
+//! An interval ends by the latest time of the task, so a lane with a backlog does not hold up what
+//! the others have changed.
 //!
 //! A row leaves with its timer if nothing changed within the interval. The id of an update follows
 //! from the cause that marked it, so it is the same in a replay.
