@@ -52,8 +52,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "derive_facts_first",
         "gauge",
         &["thread"],
-        "Facts have piled up: 1 while they come first in a thread of DERIVE, 2 while it processes only \
-         them and critical records.",
+        "1 while facts have piled up and come first in a thread of DERIVE, 2 while it processes \
+         only them and critical records.",
     ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (

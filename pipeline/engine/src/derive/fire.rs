@@ -50,8 +50,8 @@ impl RunningTask {
         self.end_intervals(rules)
     }
 
-    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does not
-    /// hold them up, since an update sends the values of now.
+    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does
+    /// not hold them up, since an update sends the values of now.
     fn end_intervals(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         let (latest, before) = (self.times.latest(), self.batch.bytes());
         for due in self.intervals.due(&mut self.state, latest)? {
