@@ -50,9 +50,9 @@ emissions may follow from one event.
 
 /// The text after the counts: what is declared but does not happen yet.
 const NOT_IN_THIS_VERSION: &str = "\n\
-This version runs two operators, `dedup` and `delivery`. All others are declared only: what a type
-*moves* and what operators emit does not happen yet, and types that only an operator emits do not
-occur. The column *who* of the channels is not enforced, because there are no tokens.
+This version runs the operators `dedup`, `posts`, `notify.resolve`, `engagement`, `follows`,
+`threads`, `participation`, `membership`, `notify`, `unread` and `delivery`. All others are declared
+only: what a type moves them to do and what they emit does not happen yet. The column *who* of the channels is not enforced, because there are no tokens.
 ";
 
 /// The page.

@@ -37,3 +37,28 @@ pub const OPERATORS: Operators = &[
     &unread::Unread,
     &ChannelDelivery,
 ];
+
+#[cfg(test)]
+mod tests {
+    use tidewire_schemas::catalogue::{Catalogue, page};
+
+    use super::*;
+
+    #[test]
+    fn the_reference_page_names_the_operators_of_this_version() {
+        let page = page(Catalogue::builtin());
+        let (_, rest) = page.split_once("This version runs the operators").expect("the sentence");
+        let (sentence, _) = rest.split_once(". All others").expect("its end");
+        let named: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
+        let built: Vec<&str> = OPERATORS.iter().map(|operator| operator.name()).collect();
+        assert_eq!(named, built);
+    }
+
+    #[test]
+    fn numbers_of_operators_are_distinct() {
+        let mut numbers: Vec<u8> = OPERATORS.iter().map(|operator| operator.number()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), OPERATORS.len());
+    }
+}
