@@ -10,13 +10,14 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 
 use super::*;
-use crate::derive::TopologyDriver;
+use crate::derive::{START, TopologyDriver};
 use crate::operators::participation::{LIFE_MS, Participation};
 use crate::operators::testing::{
     appended, at, dead_letters, event, event_of, latest, lines, pipe, pipe_facts, pipe_interleaved,
     state,
 };
 use crate::port::Table;
+use crate::topology::Lane;
 
 /// Every table of both operators, and the timers.
 const TABLES: [Table; 6] = [Table(0), Table(125), Table(126), Table(127), Table(128), Table(129)];
@@ -158,6 +159,27 @@ fn whoever_only_reads_stays_until_the_thread_is_idle() {
         assert_eq!(driver.all(table), [], "{table:?}");
     }
     driver.replay().unwrap();
+}
+
+#[test]
+fn who_was_told_late_is_known_for_as_long_as_the_entry_is_shown() {
+    for (enters, leaves) in [("al joins t1", "al leaves t1"), ("c1 has al", "c1 has ")] {
+        let mut driver = driver();
+        driver.advance_wall_clock_time(10 * DAY_MS);
+        driver.tick();
+        let enters = act("e1", enters);
+        driver.pipe_late(Lane::of(enters.priority), &enters, START);
+        pipe_facts(&mut driver);
+        let mut written = state(&mut driver);
+        assert_eq!(latest(&written).len(), 1);
+        driver.advance_wall_clock_time(30 * DAY_MS);
+        written.extend(state(&mut driver));
+        assert_eq!(latest(&written).len(), 1, "it was shown 30 days ago");
+        pipe(&mut driver, &[at(40 * DAY_MS, act("e2", leaves))]);
+        written.extend(state(&mut driver));
+        assert!(latest(&written).is_empty(), "{leaves}");
+        driver.replay().unwrap();
+    }
 }
 
 #[test]
