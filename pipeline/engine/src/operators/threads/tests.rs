@@ -162,6 +162,31 @@ fn whoever_only_reads_stays_until_the_thread_is_idle() {
 }
 
 #[test]
+fn renewals_are_spread_over_the_day() {
+    const HOUR_MS: i64 = DAY_MS / 24;
+    for text in ["al writes", "has al"] {
+        let act_in = |n: i64, hour: i64| {
+            let text = match text {
+                "has al" => format!("c{n} has al"),
+                _ => format!("{text} t{n}"),
+            };
+            at(hour * HOUR_MS, act(&format!("e{n}-{hour}"), &text))
+        };
+        let mut driver = driver();
+        pipe(&mut driver, &(0..24).map(|n| act_in(n, 0)).collect::<Vec<_>>());
+        let mut renewed = Vec::new();
+        for hour in 1..=24 {
+            driver.advance_wall_clock_time(HOUR_MS);
+            let events: Vec<Event> = (0..24).map(|n| act_in(n, hour)).collect();
+            renewed.push(pipe(&mut driver, &events).len());
+        }
+        assert_eq!(renewed.iter().sum::<usize>(), 24, "{text}: once a day each");
+        assert!(renewed.iter().all(|of_hour| *of_hour <= 6), "{text}: {renewed:?}");
+        driver.replay().unwrap();
+    }
+}
+
+#[test]
 fn who_was_told_late_is_known_for_as_long_as_the_entry_is_shown() {
     for (enters, leaves) in [("al joins t1", "al leaves t1"), ("c1 has al", "c1 has ")] {
         let mut driver = driver();
