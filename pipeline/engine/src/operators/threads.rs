@@ -3,7 +3,7 @@
 //! ```text
 //! table 125  account · thread · user → nothing, with a stamp
 //! table 126  account · conversation → participants and the day of the last renewal, with a stamp
-//! table 129  account · thread → nothing, for a day after a renewal
+//! table 129  account · thread → nothing, from a renewal to the end of the thread's day
 //! ```
 //!
 //! In a thread everyone takes part who joins or writes, until that user leaves. In a conversation
@@ -13,10 +13,12 @@
 //! A user takes part until nothing has happened in the thread for 30 to 35 days: its first event
 //! of a day renews everyone in it, so a user who only reads stays. Threads of any size are renewed
 //! in pages, each after the first by a timer. A conversation has a bounded number of participants;
-//! beyond it the call fails, and the list before stays.
+//! beyond it the call fails, and the list before stays. Days begin at a time of day that differs
+//! by thread and conversation, or all of them would be renewed at midnight.
 
 use tidewire_schemas::channel::is_id;
 use tidewire_schemas::fields::{FieldWriter, Truth};
+use tidewire_schemas::id::hash128;
 
 use crate::derive::stores::{
     Expiring, FieldDecoder, Latest, Replacement, Stamp, Stamped, StoreValue, put_bytes,
@@ -41,7 +43,7 @@ const MEMBERS: Latest<(String, String, String), ()> =
 const LISTS: Latest<(String, String), ParticipantList> =
     Latest::expiring(126, "threads.lists", KNOWN_MS);
 
-/// The threads that were renewed during the last day, by account and thread.
+/// The threads that were renewed on their current day, by account and thread.
 const RENEWALS: Expiring<(String, String), ()> = Expiring::new(129, "threads.renewals");
 
 /// Keeps who takes part in threads and conversations.
@@ -128,7 +130,7 @@ fn set_member(
     let Some(user) = event.fields().text("user_id") else { return Ok(()) };
     let thread = (context.account().to_owned(), context.key().to_owned());
     if RENEWALS.get(context, &thread)?.is_none() {
-        let until = Millis(context.expiry_time().0.saturating_add(DAY_MS));
+        let until = Day::of(context).end();
         RENEWALS.put(context, &thread, &(), until)?;
         renew_members(context, None)?;
     }
@@ -163,7 +165,7 @@ fn set_list(event: &Input<'_>, context: &mut Context<'_>) -> Result<(), Operator
     let stamp = Stamp::of(event);
     let listed = participants(event)?;
     let listed = listed.filter(|_| before.as_ref().is_none_or(|before| before.stamp <= stamp));
-    let today = day_of(context);
+    let today = Day::of(context).number;
     let last = before.as_ref().and_then(|before| before.value.clone());
     let is_renewed = last.as_ref().is_some_and(|last| today <= last.day);
     let users_before = last.as_ref().map(|last| last.users.clone()).unwrap_or_default();
@@ -240,10 +242,30 @@ fn tell(
     context.emit_event("participation.changed", told.stamp.time.0, &data)
 }
 
-/// The day of the cause, counted from the epoch. Causes that are late count as today's, so that
-/// many of them renew a thread once.
-fn day_of(context: &Context<'_>) -> u64 {
-    u64::try_from(context.expiry_time().0 / DAY_MS).unwrap_or(0)
+/// A day of the current thread or conversation.
+#[derive(Clone, Copy, Debug)]
+struct Day {
+    /// Counted from the epoch.
+    number: u64,
+    /// How long before midnight (UTC) it begins.
+    before_midnight_ms: i64,
+}
+
+impl Day {
+    /// The day of the cause. Causes that are late count as today's, so that many of them renew a
+    /// thread once.
+    fn of(context: &Context<'_>) -> Self {
+        let [.., a, b, c, d] = hash128(context.account(), context.key());
+        let before_midnight_ms = i64::from(u32::from_be_bytes([a, b, c, d])) % DAY_MS;
+        let shifted = context.expiry_time().0.saturating_add(before_midnight_ms);
+        Self { number: u64::try_from(shifted / DAY_MS).unwrap_or(0), before_midnight_ms }
+    }
+
+    /// When the next day begins.
+    fn end(self) -> Millis {
+        let midnight = i64::try_from(self.number + 1).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
+        Millis(midnight - self.before_midnight_ms)
+    }
 }
 
 #[cfg(test)]

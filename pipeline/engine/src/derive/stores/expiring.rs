@@ -39,6 +39,12 @@ pub struct Expiring<K, V> {
     of: PhantomData<fn(K) -> V>,
 }
 
+/// A value that is not expired, and when it expires.
+pub(super) struct ExpiringEntry<V> {
+    pub(super) value: V,
+    pub(super) until: Millis,
+}
+
 /// Some entries of a store, in order.
 pub(super) struct EntryPage<K, V> {
     pub(super) entries: Vec<(K, V)>,
@@ -61,12 +67,22 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
 
     /// The value of a key, unless it is expired at the time of the cause.
     pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
+        Ok(self.entry(context, key)?.map(|entry| entry.value))
+    }
+
+    /// The entry of a key, unless it is expired at the time of the cause.
+    pub(super) fn entry(
+        &self,
+        context: &mut Context<'_>,
+        key: &K,
+    ) -> Result<Option<ExpiringEntry<V>>, OperatorError> {
         let Some(stored) = context.get(self.table, &key_bytes(key))? else { return Ok(None) };
-        let at = expires_at(&stored).ok_or_else(|| unreadable(self.table, "value"))?;
-        if at <= context.expiry_time() {
+        let until = expires_at(&stored).ok_or_else(|| unreadable(self.table, "value"))?;
+        if until <= context.expiry_time() {
             return Ok(None);
         }
-        read_value(self.table, &stored[8..]).map(Some)
+        let value = read_value(self.table, &stored[8..])?;
+        Ok(Some(ExpiringEntry { value, until }))
     }
 
     /// Visits at most `limit` entries whose keys begin with `prefix`, in order, after the key

@@ -11,14 +11,20 @@
 //! an older value which is processed later does not bring the entry back. A value itself stays, or
 //! expires after the life that the store declares.
 //!
+//! An end is put off by less than an hour, to the key's own instant of an hour. So most renewals
+//! move no timer, and rows that are set in one hour do not expire at once.
+//!
 //! An event that is appended more than a week after it happened may find that mark gone, and counts
 //! then.
 
 use tidewire_schemas::event::EventView;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::expiring::Expiring;
-use crate::derive::stores::layout::{FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
+use crate::derive::stores::layout::{
+    FieldDecoder, StoreKey, StoreValue, key_bytes, put_bytes, put_signed,
+};
 use crate::derive::table_decl::TableDecl;
 use crate::record::Millis;
 use crate::value_level::ValueLevel;
@@ -88,7 +94,7 @@ impl<K: StoreKey, V: StoreValue> Latest<K, V> {
     }
 
     /// The store of this number, whose values expire this many milliseconds of append time after
-    /// they were set last, rounded up to a full hour.
+    /// they were set last, or up to an hour later. A late cause sets from the settled time.
     pub const fn expiring(number: u8, name: &'static str, life_ms: i64) -> Self {
         Self { rows: Expiring::new(number, name), life_ms: Some(life_ms) }
     }
@@ -136,22 +142,35 @@ impl<K: StoreKey, V: StoreValue> Latest<K, V> {
         key: &K,
         new: &Stamped<V>,
     ) -> Result<Replacement<V>, OperatorError> {
-        let before = self.rows.get(context, key)?;
-        if before.as_ref().is_some_and(|before| before.stamp > new.stamp) {
+        let before = self.rows.entry(context, key)?;
+        if before.as_ref().is_some_and(|before| before.value.stamp > new.stamp) {
             return Ok(Replacement::Outdated);
         }
-        let life_ms = if new.value.is_some() { self.life_ms } else { Some(MARK_MS) };
-        match life_ms {
-            Some(ms) => {
-                let until = context.time().0.saturating_add(ms);
-                // Rounded, so that most renewals move no timer.
-                let until = until.saturating_add((-until).rem_euclid(HOUR_MS));
-                self.rows.put(context, key, new, Millis(until))?;
+        let present = before.filter(|before| before.value.value.is_some());
+        match (&new.value, self.life_ms) {
+            // By the removal's own time, so that the mark is the same in any order of the lanes.
+            (None, _) => {
+                let until = end_of_life(key, context.time(), MARK_MS);
+                self.rows.put(context, key, new, until)?;
             }
-            None => self.rows.put_kept(context, key, new)?,
+            (Some(_), Some(ms)) => {
+                let until = end_of_life(key, context.expiry_time(), ms);
+                // A cause in a slow lane may be older than that of the value before.
+                let until = present.as_ref().map_or(until, |present| present.until.max(until));
+                self.rows.put(context, key, new, until)?;
+            }
+            (Some(_), None) => self.rows.put_kept(context, key, new)?,
         }
-        Ok(Replacement::Newest { before: before.and_then(|before| before.value) })
+        Ok(Replacement::Newest { before: present.and_then(|present| present.value.value) })
     }
+}
+
+/// The key's instant of an hour, of those at least this many milliseconds after `from` the first.
+fn end_of_life(key: &impl StoreKey, from: Millis, ms: i64) -> Millis {
+    let end = from.0.saturating_add(ms);
+    let instant = (xxh3_64(&key_bytes(key)) % HOUR_MS.unsigned_abs()).cast_signed();
+    let later = (instant - end.rem_euclid(HOUR_MS)).rem_euclid(HOUR_MS);
+    Millis(end.saturating_add(later))
 }
 
 /// Its versions are those of the value.

@@ -19,6 +19,7 @@ use crate::port::Table;
 use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
+mod latest;
 mod versions;
 
 const MINUTE: i64 = 60_000;

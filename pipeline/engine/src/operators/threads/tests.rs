@@ -10,13 +10,14 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 
 use super::*;
-use crate::derive::TopologyDriver;
+use crate::derive::{START, TopologyDriver};
 use crate::operators::participation::{LIFE_MS, Participation};
 use crate::operators::testing::{
     appended, at, dead_letters, event, event_of, latest, lines, pipe, pipe_facts, pipe_interleaved,
     state,
 };
 use crate::port::Table;
+use crate::topology::Lane;
 
 /// Every table of both operators, and the timers.
 const TABLES: [Table; 6] = [Table(0), Table(125), Table(126), Table(127), Table(128), Table(129)];
@@ -158,6 +159,52 @@ fn whoever_only_reads_stays_until_the_thread_is_idle() {
         assert_eq!(driver.all(table), [], "{table:?}");
     }
     driver.replay().unwrap();
+}
+
+#[test]
+fn renewals_are_spread_over_the_day() {
+    const HOUR_MS: i64 = DAY_MS / 24;
+    for text in ["al writes", "has al"] {
+        let act_in = |n: i64, hour: i64| {
+            let text = match text {
+                "has al" => format!("c{n} has al"),
+                _ => format!("{text} t{n}"),
+            };
+            at(hour * HOUR_MS, act(&format!("e{n}-{hour}"), &text))
+        };
+        let mut driver = driver();
+        pipe(&mut driver, &(0..24).map(|n| act_in(n, 0)).collect::<Vec<_>>());
+        let mut renewed = Vec::new();
+        for hour in 1..=24 {
+            driver.advance_wall_clock_time(HOUR_MS);
+            let events: Vec<Event> = (0..24).map(|n| act_in(n, hour)).collect();
+            renewed.push(pipe(&mut driver, &events).len());
+        }
+        assert_eq!(renewed.iter().sum::<usize>(), 24, "{text}: once a day each");
+        assert!(renewed.iter().all(|of_hour| *of_hour <= 6), "{text}: {renewed:?}");
+        driver.replay().unwrap();
+    }
+}
+
+#[test]
+fn who_was_told_late_is_known_for_as_long_as_the_entry_is_shown() {
+    for (enters, leaves) in [("al joins t1", "al leaves t1"), ("c1 has al", "c1 has ")] {
+        let mut driver = driver();
+        driver.advance_wall_clock_time(10 * DAY_MS);
+        driver.tick();
+        let enters = act("e1", enters);
+        driver.pipe_late(Lane::of(enters.priority), &enters, START);
+        pipe_facts(&mut driver);
+        let mut written = state(&mut driver);
+        assert_eq!(latest(&written).len(), 1);
+        driver.advance_wall_clock_time(30 * DAY_MS);
+        written.extend(state(&mut driver));
+        assert_eq!(latest(&written).len(), 1, "it was shown 30 days ago");
+        pipe(&mut driver, &[at(40 * DAY_MS, act("e2", leaves))]);
+        written.extend(state(&mut driver));
+        assert!(latest(&written).is_empty(), "{leaves}");
+        driver.replay().unwrap();
+    }
 }
 
 #[test]
