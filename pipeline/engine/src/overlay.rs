@@ -105,6 +105,9 @@ pub struct TaskState {
     /// Oldest first.
     handed: VecDeque<(Ticket, Layer)>,
     cache: ReadCache,
+    /// Keys that scans have passed, removed ones included.
+    #[cfg(test)]
+    passed: u64,
 }
 
 impl TaskState {
@@ -121,6 +124,8 @@ impl TaskState {
             pending: Layer::default(),
             handed: VecDeque::new(),
             cache: ReadCache::new(bytes),
+            #[cfg(test)]
+            passed: 0,
         }
     }
 
@@ -174,7 +179,17 @@ impl TaskState {
         if !stopped {
             let _ = memory.rest(visit);
         }
+        #[cfg(test)]
+        {
+            self.passed += memory.passed;
+        }
         Ok(())
+    }
+
+    /// How many keys scans have passed, those included that a layer removes.
+    #[cfg(test)]
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// The current point of the transaction.
@@ -272,6 +287,8 @@ type LayerKeys<'a> = Peekable<std::collections::btree_map::Range<'a, Bytes, Opti
 /// The layers' keys of one range, newest layer first, merged as they are visited.
 struct Merged<'a> {
     layers: Vec<LayerKeys<'a>>,
+    #[cfg(test)]
+    passed: u64,
 }
 
 impl<'a> Merged<'a> {
@@ -284,7 +301,11 @@ impl<'a> Merged<'a> {
             .filter_map(|layer| layer.tables.get(usize::from(table.0)))
             .map(|keys| keys.range::<[u8], _>(range).peekable())
             .collect();
-        Self { layers }
+        Self {
+            layers,
+            #[cfg(test)]
+            passed: 0,
+        }
     }
 
     /// The smallest key not yet visited.
@@ -294,6 +315,10 @@ impl<'a> Merged<'a> {
 
     /// The newest layer's entry for `key`, if it is next in any layer; skips it in all.
     fn take(&mut self, key: &[u8]) -> Option<&'a Option<Bytes>> {
+        #[cfg(test)]
+        {
+            self.passed += 1;
+        }
         let mut found = None;
         for keys in &mut self.layers {
             if let Some((_, value)) = keys.next_if(|(k, _)| &k[..] == key) {

@@ -315,6 +315,12 @@ impl TopologyDriver {
         self.sandbox.state().get(table, key).expect(NEVER_FAILS)
     }
 
+    /// How many keys scans have passed so far, removed ones included.
+    #[cfg(test)]
+    pub(crate) fn passed(&mut self) -> u64 {
+        self.sandbox.state().passed()
+    }
+
     /// All entries of a table, in order.
     pub fn all(&mut self, table: Table) -> Vec<(Bytes, Bytes)> {
         let mut all = Vec::new();

@@ -1,7 +1,8 @@
 //! Operator `unread`: counts a user's unread notifications and lists the newest ones.
 //!
 //! ```text
-//! table 120  account · user → counts, and the event time up to which everything is read
+//! table 120  account · user → counts, the event time up to which everything is read, and the
+//!            oldest rows of tables 122 and 123
 //! table 121  account · user · notification id → the event that created it, whether it was read
 //! table 122  account · user · event time · id → nothing: the notifications held, oldest first
 //! table 123  account · user · event time · id → the event: the newest 50
@@ -16,7 +17,12 @@
 //!
 //! Nothing depends on the order in which lanes are processed. Of two events that create one
 //! notification the later counts. A read of an id is remembered for 7 days, so that it may come
-//! before the notification; the event time of an `all` is kept.
+//! before the notification; the event time of an `all` is kept. At most 1,000 reads of ids that
+//! are not held are remembered per user: ids may be invented. Others are dropped and counted as
+//! `reads_full`.
+//!
+//! Full users drop their oldest row with each notification. A scan from the beginning would pass
+//! the tombstones of all of these, so scans begin at the oldest row.
 //!
 //! A notification and a read are delivered with `unread_count`, the number after them.
 
@@ -33,10 +39,13 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use state::{Created, Known, Listed, UserState};
+use state::{Created, Known, Listed, Place, UserState};
 
 /// Notifications of a user that are remembered.
 const HELD_MAX: u32 = 1_000;
+
+/// Reads of a user that are remembered for ids that are not held.
+const MARKS_MAX: u32 = 1_000;
 
 /// Notifications of a user's list.
 const LISTED_MAX: u32 = 50;
@@ -53,9 +62,6 @@ const INTERVAL_MS: i64 = 250;
 
 /// An account and a user.
 type User = (String, String);
-
-/// The place of a notification in order: event time, then id.
-type Place = (i64, String);
 
 const USERS: KeyValue<User, UserState> = KeyValue::new(120, "unread.users");
 
@@ -163,9 +169,14 @@ impl<'c, 'a> Notifications<'c, 'a> {
         if counts == before {
             return Ok(counts.unread);
         }
-        USERS.put(context, &user, &counts);
+        if counts == UserState::default() {
+            USERS.remove(context, &user);
+        } else {
+            USERS.put(context, &user, &counts);
+        }
         // The first count is sent also if it is zero, since everything was read before it came.
-        if counts.unread != before.unread || before == UserState::default() {
+        let is_first = before.has_no_count() && !counts.has_no_count();
+        if counts.unread != before.unread || is_first {
             context.mark(&[])?;
         }
         Ok(counts.unread)
@@ -176,8 +187,17 @@ impl<'c, 'a> Notifications<'c, 'a> {
         Ok(KNOWN.get(self.context, &row)?.unwrap_or_default())
     }
 
-    /// Replaces what is known of an id, and the timer that forgets it.
+    /// Replaces what is known of an id, and the timer that forgets it. A mark for which there is no
+    /// room is dropped.
     fn put_known(&mut self, id: &str, (old, new): (&Known, &Known)) -> Result<(), OperatorError> {
+        self.counts.marks -= u32::from(old.is_mark());
+        let nothing = Known::default();
+        let mut new = new;
+        if new.is_mark() && self.counts.marks >= MARKS_MAX {
+            self.context.count_dropped("reads_full");
+            new = &nothing;
+        }
+        self.counts.marks += u32::from(new.is_mark());
         if old == new {
             return Ok(());
         }
@@ -210,8 +230,7 @@ impl<'c, 'a> Notifications<'c, 'a> {
         if old.created.is_some() {
             self.drop_held(id, &old)?;
         } else if self.counts.held >= HELD_MAX {
-            let oldest = HELD.first(self.context, &self.user, 1)?.pop();
-            match oldest {
+            match self.counts.oldest_held.clone() {
                 Some(oldest) if oldest > place => return Ok(()),
                 Some((_, oldest)) => self.evict(&oldest)?,
                 None => {}
@@ -222,6 +241,7 @@ impl<'c, 'a> Notifications<'c, 'a> {
         self.put_known(id, (&old, &new))?;
         HELD.insert(self.context, &(self.user.clone(), place.0, place.1.clone()));
         self.counts.held += 1;
+        lower(&mut self.counts.oldest_held, &place);
         let is_unread = new.is_unread(self.counts.read_up_to);
         self.counts.unread += u32::from(is_unread);
         let read = if is_unread { Truth::False } else { Truth::True };
@@ -250,7 +270,7 @@ impl<'c, 'a> Notifications<'c, 'a> {
         if self.counts.unread == 0 {
             return Ok(());
         }
-        for (time, id) in HELD.first(self.context, &self.user, HELD_MAX as usize)? {
+        for (time, id) in self.held(HELD_MAX as usize)? {
             if time > up_to {
                 break;
             }
@@ -282,6 +302,12 @@ impl<'c, 'a> Notifications<'c, 'a> {
         self.put_known(id, (&old, &Known { created: None, read: old.read }))
     }
 
+    /// The first of those held.
+    fn held(&mut self, limit: usize) -> Result<Vec<Place>, OperatorError> {
+        let Some((time, id)) = self.counts.oldest_held.clone() else { return Ok(Vec::new()) };
+        HELD.first_from(self.context, &(self.user.clone(), time, id), limit)
+    }
+
     /// Removes a notification from its place.
     fn drop_held(&mut self, id: &str, known: &Known) -> Result<(), OperatorError> {
         let Some(created) = &known.created else { return Ok(()) };
@@ -289,6 +315,9 @@ impl<'c, 'a> Notifications<'c, 'a> {
         self.counts.unread -= u32::from(known.is_unread(self.counts.read_up_to));
         HELD.remove(self.context, &(self.user.clone(), time, id.to_owned()));
         self.counts.held -= 1;
+        if self.counts.oldest_held.as_ref().is_some_and(|(t, i)| (*t, &i[..]) == (time, id)) {
+            self.counts.oldest_held = self.held(1)?.pop();
+        }
         let at = (self.user.clone(), (time, id.to_owned()));
         if LIST.get(self.context, &at)?.is_some() {
             self.unlist(&at)?;
@@ -299,15 +328,16 @@ impl<'c, 'a> Notifications<'c, 'a> {
     /// Adds a notification to the list, unless it is older than all of a full list.
     fn list(&mut self, event: &Input<'_>, place: Place, read: Truth) -> Result<(), OperatorError> {
         if self.counts.listed >= LISTED_MAX {
-            match LIST.first(self.context, &self.user, 1)?.pop() {
-                Some(((_, oldest), _)) if oldest > place => return Ok(()),
-                Some((oldest, _)) => self.unlist(&oldest)?,
+            match self.counts.oldest_listed.clone() {
+                Some(oldest) if oldest > place => return Ok(()),
+                Some(oldest) => self.unlist(&(self.user.clone(), oldest))?,
                 None => {}
             }
         }
         let data = listed_data(event);
         let listed = Listed(EventView { data: &data, ..**event }.encode());
         self.publish(&place.1, &listed, read)?;
+        lower(&mut self.counts.oldest_listed, &place);
         LIST.put(self.context, &(self.user.clone(), place), &listed);
         self.counts.listed += 1;
         Ok(())
@@ -316,6 +346,10 @@ impl<'c, 'a> Notifications<'c, 'a> {
     fn unlist(&mut self, at: &(User, Place)) -> Result<(), OperatorError> {
         LIST.remove(self.context, at);
         self.counts.listed -= 1;
+        if self.counts.oldest_listed.as_ref() == Some(&at.1) {
+            let next = LIST.first_from(self.context, &self.user, at, 1)?.pop();
+            self.counts.oldest_listed = next.map(|((_, place), _)| place);
+        }
         CHANNEL.remove(self.context, &self.user.1, &state_key(&at.1.1))
     }
 
@@ -337,6 +371,13 @@ impl<'c, 'a> Notifications<'c, 'a> {
         let data = with_members(event.data, &set).ok_or_else(unreadable)?;
         let entry = (&self.user.1[..], &state_key(id)[..]);
         CHANNEL.publish(self.context, entry, &EventView { data: &data, ..event })
+    }
+}
+
+/// Moves the oldest place to one that was added.
+fn lower(oldest: &mut Option<Place>, added: &Place) {
+    if oldest.as_ref().is_none_or(|oldest| added < oldest) {
+        *oldest = Some(added.clone());
     }
 }
 

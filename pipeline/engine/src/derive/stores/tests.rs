@@ -81,6 +81,10 @@ impl Operator for ScriptedOperator {
         let (key, at) = (event.key.to_owned(), Millis(event.timestamp_ms));
         let answer = match event.event_type {
             "rank" => rank(context, &key)?,
+            "ranks from" => {
+                let from = ("all".to_owned(), Desc(at.0), key.clone());
+                format!("{:?}", RANKS.first_from(context, &from, 2)?)
+            }
             "lease" => {
                 let until = Millis(context.time().0 + MINUTE);
                 LEASES.put(context, &key, &1, until)?;
@@ -216,6 +220,22 @@ fn an_index_returns_the_first_entries_of_a_group() {
     harness.send("rank", "c", 0);
     assert_eq!(harness.send("rank", "c", 0), "c=3 b=2 ");
     assert_eq!(harness.rows(101), 3, "one entry per key");
+    harness.0.replay().unwrap();
+}
+
+#[test]
+fn an_index_returns_the_first_entries_from_one_on_and_passes_none_before_it() {
+    let mut harness = StoreHarness::new();
+    for key in ["a", "b", "c"] {
+        (0..20).for_each(|_| drop(harness.send("rank", key, 0)));
+    }
+    let rest = r#"[(Desc(20), "b"), (Desc(20), "c")]"#;
+    assert_eq!(harness.send("ranks from", "b", 20), rest, "the entry itself is the first");
+    assert_eq!(harness.send("ranks from", "aa", 20), rest, "one that is not there");
+    assert_eq!(harness.send("ranks from", "", 20), r#"[(Desc(20), "a"), (Desc(20), "b")]"#);
+    let before = harness.0.passed();
+    assert_eq!(harness.send("ranks from", "", 1), "[]");
+    assert_eq!(harness.0.passed() - before, 6, "the removed ones of ranks 1 and 0");
     harness.0.replay().unwrap();
 }
 

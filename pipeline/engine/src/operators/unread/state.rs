@@ -1,7 +1,8 @@
 //! What `unread` keeps of a user and of each notification, as it is stored.
 //!
 //! ```text
-//! UserState   01 · held · listed · unread (LEB128) · read up to, event time z
+//! UserState   01 · held · listed · unread · marks (LEB128) · read up to, event time z
+//!             · oldest held · oldest listed: 00, or 01 and event time z · id (length, text)
 //! Known       01 · 00, or 01 and: event time z · event id (length, text) · append time z
 //!             · 00, or 01 and: append time of the read z
 //! Listed      01 · the event (length, bytes)
@@ -17,6 +18,9 @@ pub(super) const LIFE_MS: i64 = 90 * 24 * 3_600_000;
 /// that its notification may be processed after it.
 pub(super) const READ_MARK_MS: i64 = 7 * 24 * 3_600_000;
 
+/// The place of a notification in order: event time, then id.
+pub(super) type Place = (i64, String);
+
 /// The counts of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UserState {
@@ -26,13 +30,35 @@ pub(super) struct UserState {
     pub(super) listed: u32,
     /// Unread ones among those held.
     pub(super) unread: u32,
+    /// Reads that are remembered of ids that are not held.
+    pub(super) marks: u32,
     /// Everything up to this event time is read.
     pub(super) read_up_to: i64,
+    /// The first row of those held. Scans begin there: before it are the tombstones of all that
+    /// were dropped.
+    pub(super) oldest_held: Option<Place>,
+    /// The first row of the list, for the same reason.
+    pub(super) oldest_listed: Option<Place>,
+}
+
+impl UserState {
+    /// Whether no event has given the user a count.
+    pub(super) fn has_no_count(&self) -> bool {
+        self.held == 0 && self.read_up_to == i64::MIN
+    }
 }
 
 impl Default for UserState {
     fn default() -> Self {
-        Self { held: 0, listed: 0, unread: 0, read_up_to: i64::MIN }
+        Self {
+            held: 0,
+            listed: 0,
+            unread: 0,
+            marks: 0,
+            read_up_to: i64::MIN,
+            oldest_held: None,
+            oldest_listed: None,
+        }
     }
 }
 
@@ -61,6 +87,11 @@ impl Known {
         created.max(read)
     }
 
+    /// Whether it is only the mark of a read.
+    pub(super) fn is_mark(&self) -> bool {
+        self.created.is_none() && self.read.is_some()
+    }
+
     /// Whether it is unread, if everything up to this event time is read.
     pub(super) fn is_unread(&self, read_up_to: i64) -> bool {
         let created = self.created.as_ref();
@@ -74,10 +105,17 @@ pub(super) struct Listed(pub(super) Vec<u8>);
 
 impl StoreValue for UserState {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
-        for count in [self.held, self.listed, self.unread] {
+        for count in [self.held, self.listed, self.unread, self.marks] {
             put_varint(out, u64::from(count));
         }
         put_signed(out, self.read_up_to);
+        for place in [&self.oldest_held, &self.oldest_listed] {
+            out.push(u8::from(place.is_some()));
+            if let Some((time, id)) = place {
+                put_signed(out, *time);
+                put_bytes(out, id.as_bytes());
+            }
+        }
     }
 
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
@@ -85,9 +123,19 @@ impl StoreValue for UserState {
             held: from.number()?,
             listed: from.number()?,
             unread: from.number()?,
+            marks: from.number()?,
             read_up_to: from.signed()?,
+            oldest_held: read_place(from)?,
+            oldest_listed: read_place(from)?,
         })
     }
+}
+
+fn read_place(from: &mut FieldDecoder<'_>) -> Option<Option<Place>> {
+    if !is_present(from)? {
+        return Some(None);
+    }
+    Some(Some((from.signed()?, from.text()?.to_owned())))
 }
 
 impl StoreValue for Known {
@@ -153,11 +201,15 @@ mod tests {
     proptest! {
         #[test]
         fn values_read_back_and_a_part_of_one_is_refused(
-            counts: [u32; 3], read_up_to: i64, time: i64, event_id in ".{0,20}", appended: i64,
+            counts: [u32; 4], read_up_to: i64, time: i64, event_id in ".{0,20}", appended: i64,
             has: [bool; 2], event: Vec<u8>,
         ) {
-            let [held, listed, unread] = counts;
-            reads_back(&UserState { held, listed, unread, read_up_to });
+            let [held, listed, unread, marks] = counts;
+            let oldest_held = has[0].then(|| (time, event_id.clone()));
+            let oldest_listed = has[1].then(|| (appended, event_id.clone()));
+            reads_back(&UserState {
+                held, listed, unread, marks, read_up_to, oldest_held, oldest_listed,
+            });
             let stamp = Stamp { time: Millis(time), event_id };
             let created = has[0].then_some(Created { stamp, appended: Millis(appended) });
             reads_back(&Known { created, read: has[1].then_some(Millis(read_up_to)) });

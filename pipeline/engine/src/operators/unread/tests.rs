@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidewire_schemas::Priority;
@@ -9,12 +10,13 @@ use tidewire_schemas::event::Event;
 use tidewire_schemas::fields::Truth;
 use tidewire_schemas::id::hash128;
 
-use super::state::{LIFE_MS, READ_MARK_MS};
-use super::{HELD_MAX, LISTED_DATA_MAX_BYTES, LISTED_MAX, Unread};
+use super::state::{LIFE_MS, Place, READ_MARK_MS, UserState};
+use super::{HELD_MAX, LISTED_DATA_MAX_BYTES, LISTED_MAX, MARKS_MAX, Unread, User};
+use crate::derive::stores::{FieldDecoder, StoreKey, StoreValue};
 use crate::derive::{ChannelDelivery, Operator, START, TopologyDriver};
 use crate::operators::testing::{
-    Written, appended, at, chance, dead_letters, event, event_of, interleaved, latest, lines, pipe,
-    state, stream,
+    Written, appended, at, chance, dead_letters, dropped, event, event_of, interleaved, latest,
+    lines, pipe, state, stream,
 };
 use crate::port::Table;
 use crate::topology::Lane;
@@ -22,6 +24,10 @@ use crate::topology::Lane;
 const OPERATORS: &[&dyn Operator] = &[&Unread, &ChannelDelivery];
 
 const INTERVAL_MS: i64 = 250;
+
+/// Rows that scans pass at most for a notification: the oldest held and listed ones, their
+/// successors, and the first timers.
+const ROWS_PER_NOTIFICATION: u64 = 8;
 
 /// The engine's table of timers.
 const TIMERS: Table = Table(0);
@@ -206,8 +212,137 @@ fn at_most_1_000_are_unread_and_which_does_not_depend_on_the_order() {
     assert!(results.iter().all(|result| *result == results[0]));
 }
 
+/// The oldest places by the row of the user, which must be those of the rows.
+fn oldest(driver: &mut TopologyDriver) -> [Option<Place>; 2] {
+    let users = driver.all(Table(120));
+    let Some((_, value)) = users.first() else { return [None, None] };
+    let counts = UserState::read(1, &mut FieldDecoder(&value[1..])).unwrap();
+    let held = driver.all(Table(122));
+    let listed = driver.all(Table(123));
+    assert_eq!([counts.held as usize, counts.listed as usize], [held.len(), listed.len()]);
+    let place = |rows: &[(Bytes, Bytes)]| {
+        let mut from = FieldDecoder(&rows.first()?.0);
+        let (_, place) = <(User, Place)>::read(&mut from).unwrap();
+        Some(place)
+    };
+    assert_eq!(counts.oldest_held, place(&held));
+    assert_eq!(counts.oldest_listed, place(&listed));
+    [counts.oldest_held, counts.oldest_listed]
+}
+
+#[test]
+fn a_full_user_costs_few_rows_however_many_were_dropped() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let dropped = 500;
+    for n in 0..i64::from(HELD_MAX) + dropped {
+        let before = driver.passed();
+        driver.pipe_input(&created(&format!("n{n}"), n));
+        let passed = driver.passed() - before;
+        assert!(passed <= ROWS_PER_NOTIFICATION, "notification {n} passes {passed} rows");
+    }
+    let place = |n: i64| Some((START.0 + n, format!("n{n}")));
+    let first_listed = dropped + i64::from(HELD_MAX - LISTED_MAX);
+    assert_eq!(oldest(&mut driver), [place(dropped), place(first_listed)]);
+    let before = driver.passed();
+    driver.pipe_input(&read_all(dropped + 2));
+    let passed = driver.passed() - before;
+    assert!(passed <= u64::from(HELD_MAX) + ROWS_PER_NOTIFICATION, "all passes {passed} rows");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn the_oldest_places_follow_what_is_added_moved_and_forgotten() {
+    let place = |ms: i64, id: &str| Some((START.0 + ms, id.to_owned()));
+    let mut driver = TopologyDriver::new(OPERATORS);
+    assert_eq!(oldest(&mut driver), [None, None]);
+    let steps = [
+        (created("b", 5), place(5, "b")),
+        (created("c", 7), place(5, "b")),
+        (created("a", 3), place(3, "a")),
+        (created("a", 9), place(5, "b")),
+        (created("A", 5), place(5, "A")),
+        (created("b", 8), place(5, "A")),
+        (created("A", 10), place(7, "c")),
+    ];
+    for (event, expected) in steps {
+        let what = event.event_id.clone();
+        driver.pipe_input(&event);
+        assert_eq!(oldest(&mut driver), [expected.clone(), expected], "{what}");
+    }
+    driver.advance_wall_clock_time(LIFE_MS);
+    assert_eq!(oldest(&mut driver), [None, None]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn reads_of_unknown_ids_are_remembered_up_to_a_limit_and_others_are_counted() {
+    let id = |n: u32| format!("n{n}");
+    let mut driver = TopologyDriver::new(OPERATORS);
+    driver.pipe_input(&created("held", 1));
+    settle(&mut driver);
+    state(&mut driver);
+    let (drops, ()) = dropped(|| {
+        (0..MARKS_MAX + 5).for_each(|n| driver.pipe_input(&read(&id(n))));
+        settle(&mut driver);
+    });
+    assert_eq!(drops, ["unread reads_full 5"]);
+    assert_eq!(lines(&state(&mut driver)), [""; 0], "no count has changed");
+    let left = |driver: &mut TopologyDriver| [Table(121), TIMERS].map(|t| driver.all(t).len());
+    assert_eq!(left(&mut driver), [MARKS_MAX as usize + 1; 2]);
+
+    let again = |id: &str| Event { event_id: format!("again-{id}"), ..read(id) };
+    let (drops, ()) = dropped(|| {
+        assert_eq!(after(&mut driver, again("n0")), [""; 0], "it is known");
+        let (held, known, unknown) =
+            (entry("held", Truth::True), entry("n0", Truth::True), id(MARKS_MAX));
+        assert_eq!(after(&mut driver, read("held")), [held, count(0)], "a read counts anyway");
+        assert_eq!(after(&mut driver, created("n0", 2)), [known], "it makes room");
+        assert_eq!(after(&mut driver, again(&unknown)), [""; 0], "in that room");
+    });
+    assert_eq!(drops, [""; 0]);
+    assert_eq!(left(&mut driver), [MARKS_MAX as usize + 2; 2]);
+    let (drops, ()) = dropped(|| driver.pipe_input(&read("one more")));
+    assert_eq!(drops, ["unread reads_full 1"]);
+    driver.advance_wall_clock_time(READ_MARK_MS);
+    assert_eq!(left(&mut driver), [2, 2], "the marks are forgotten");
+    driver.replay().unwrap();
+}
+
+#[test]
+fn reads_of_a_user_who_has_no_notifications_leave_nothing() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    assert_eq!(after(&mut driver, read("n1")), [""; 0]);
+    assert_eq!(after(&mut driver, read("n2")), [""; 0]);
+    assert_eq!(delivered(&mut driver), [0, 0]);
+    driver.advance_wall_clock_time(READ_MARK_MS);
+    let left: Vec<usize> = rows(&mut driver).iter().map(Vec::len).collect();
+    assert_eq!(left, [0; 4]);
+    assert_eq!(lines(&state(&mut driver)), [""; 0]);
+    driver.replay().unwrap();
+}
+
+#[test]
+fn a_read_notification_that_is_dropped_needs_room_among_the_marks() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    (0..HELD_MAX).for_each(|n| driver.pipe_input(&created(&format!("n{n:04}"), i64::from(n))));
+    ["n0000", "n0001"].into_iter().for_each(|id| driver.pipe_input(&read(id)));
+    (1..MARKS_MAX).for_each(|n| driver.pipe_input(&read(&format!("unknown-{n}"))));
+    let newer = |n: i64| created(&format!("newer-{n}"), i64::from(HELD_MAX) + n);
+    let (drops, ()) = dropped(|| driver.pipe_input(&newer(0)));
+    assert_eq!(drops, [""; 0], "the last mark");
+    let (drops, ()) = dropped(|| driver.pipe_input(&newer(1)));
+    assert_eq!(drops, ["unread reads_full 1"]);
+    let (drops, ()) = dropped(|| driver.pipe_input(&newer(2)));
+    assert_eq!(drops, [""; 0], "it was not read");
+    let kept = HELD_MAX + MARKS_MAX;
+    assert_eq!(driver.all(Table(121)).len(), kept as usize);
+    assert_eq!(driver.all(TIMERS).len(), kept as usize + 1, "and of the update");
+    oldest(&mut driver);
+    driver.replay().unwrap();
+}
+
 /// All rows but those of the coalesced updates, whose times are those of their sending.
-fn rows(driver: &mut TopologyDriver) -> Vec<Vec<(bytes::Bytes, bytes::Bytes)>> {
+fn rows(driver: &mut TopologyDriver) -> Vec<Vec<(Bytes, Bytes)>> {
     (120..124).map(|table| driver.all(Table(table))).collect()
 }
 
@@ -225,7 +360,7 @@ fn a_notification_is_forgotten_after_90_days() {
     let expected = ["notifications:al[n/n1] removed", "notifications:al[n/n2] removed", &count(0)];
     assert_eq!(written, expected);
     let left: Vec<usize> = rows(&mut driver).iter().map(Vec::len).collect();
-    assert_eq!(left, [1, 0, 0, 0], "only the counts of the user");
+    assert_eq!(left, [0; 4]);
     driver.replay().unwrap();
 }
 
@@ -264,8 +399,8 @@ fn a_large_notification_is_listed_without_its_texts() {
     driver.replay().unwrap();
 }
 
-/// Random events about `ids` notifications, in random lanes.
-fn random_events(seed: u64, ids: usize) -> Vec<Event> {
+/// So many random events about `ids` notifications, in random lanes.
+fn random_events(seed: u64, ids: usize, count: usize) -> Vec<Event> {
     let random = |n: usize| {
         let pick = |salt: usize, below: usize| chance(seed, n * 8 + salt, below);
         let id = format!("n{:02}", pick(1, ids));
@@ -278,7 +413,7 @@ fn random_events(seed: u64, ids: usize) -> Vec<Event> {
         let priority = Priority::ALL[pick(3, Priority::ALL.len())];
         Event { event_id: format!("e{n:03}"), priority, ..event }
     };
-    (0..2 * ids).map(random).collect()
+    (0..count).map(random).collect()
 }
 
 /// The entries of the list with their read flags, and the count, recomputed from all events.
@@ -300,14 +435,14 @@ fn model(events: &[Event]) -> (BTreeMap<String, bool>, usize) {
             (_, None) => up_to = up_to.max(event.timestamp_ms),
         }
     }
-    let is_read = |(id, time): (&String, &i64)| read.contains(id) || *time <= up_to;
-    let unread = created.iter().filter(|entry| !is_read(*entry)).count();
-    let mut newest: Vec<(i64, String)> =
-        created.iter().map(|(id, time)| (*time, id.clone())).collect();
+    let is_read = |(time, id): &Place| read.contains(id) || *time <= up_to;
+    let mut newest: Vec<Place> = created.into_iter().map(|(id, time)| (time, id)).collect();
     newest.sort();
     newest.reverse();
+    newest.truncate(HELD_MAX as usize);
+    let unread = newest.iter().filter(|place| !is_read(place)).count();
     newest.truncate(LISTED_MAX as usize);
-    let flags = newest.into_iter().map(|(time, id)| (id.clone(), is_read((&id, &time))));
+    let flags = newest.into_iter().map(|place| (place.1.clone(), is_read(&place)));
     (flags.collect(), unread)
 }
 
@@ -325,6 +460,34 @@ fn published(entries: &BTreeMap<(String, String), String>) -> (BTreeMap<String, 
     (flags, unread)
 }
 
+/// Consumes events in orders of the lanes; all must end as the model says, and with equal rows.
+fn compare_with_model(events: &[Event], orders: &[u64]) -> Result<(), TestCaseError> {
+    let input = appended(events, 40);
+    let expected = model(events);
+    let mut first = None;
+    for order in orders {
+        let mut driver = TopologyDriver::new(OPERATORS);
+        let last = input.last().map_or(START, |appended| appended.time);
+        Lane::ALL.into_iter().for_each(|lane| driver.begin_backlog(lane));
+        driver.advance_wall_clock_time(last.0 - START.0);
+        for piped in interleaved(&input, *order) {
+            driver.pipe_late(piped.lane, &piped.event, piped.time);
+        }
+        Lane::ALL.into_iter().for_each(|lane| driver.end_backlog(lane));
+        driver.tick();
+        driver.advance_wall_clock_time(INTERVAL_MS);
+        let entries = latest(&state(&mut driver));
+        prop_assert_eq!(published(&entries), expected.clone(), "order {}", order);
+        oldest(&mut driver);
+        let result = (rows(&mut driver), entries);
+        let first = first.get_or_insert_with(|| result.clone());
+        prop_assert_eq!(&result, &*first, "order {}", order);
+        prop_assert_eq!(dead_letters(&mut driver).len(), 0);
+        driver.replay().map_err(TestCaseError::fail)?;
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -332,28 +495,19 @@ proptest! {
     fn list_and_count_are_those_of_a_model_in_any_order_of_the_lanes(
         seed: u64, ids in 1usize..90,
     ) {
-        let events = random_events(seed, ids);
-        let input = appended(&events, 40);
-        let expected = model(&events);
-        let mut first = None;
-        for order in [0, 1, 2, seed | 3] {
-            let mut driver = TopologyDriver::new(OPERATORS);
-            let last = input.last().map_or(START, |appended| appended.time);
-            Lane::ALL.into_iter().for_each(|lane| driver.begin_backlog(lane));
-            driver.advance_wall_clock_time(last.0 - START.0);
-            for piped in interleaved(&input, order) {
-                driver.pipe_late(piped.lane, &piped.event, piped.time);
-            }
-            Lane::ALL.into_iter().for_each(|lane| driver.end_backlog(lane));
-            driver.tick();
-            driver.advance_wall_clock_time(INTERVAL_MS);
-            let entries = latest(&state(&mut driver));
-            prop_assert_eq!(published(&entries), expected.clone(), "order {}", order);
-            let result = (rows(&mut driver), entries);
-            let first = first.get_or_insert_with(|| result.clone());
-            prop_assert_eq!(&result, &*first, "order {}", order);
-            prop_assert_eq!(dead_letters(&mut driver).len(), 0);
-            driver.replay().map_err(TestCaseError::fail)?;
-        }
+        compare_with_model(&random_events(seed, ids, 2 * ids), &[0, 1, 2, seed | 3])?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2))]
+
+    #[test]
+    fn those_of_a_full_user_are_too(seed: u64) {
+        let events = random_events(seed, 1_300, 4_000);
+        let created = events.iter().filter(|event| event.event_type == "notification.created");
+        let created: BTreeSet<&str> = created.map(|event| &event.data[..]).collect();
+        prop_assert!(created.len() > HELD_MAX as usize, "{} are not too many", created.len());
+        compare_with_model(&events, &[0, 2, seed | 3])?;
     }
 }
