@@ -277,9 +277,10 @@ fn delete(
     post: &Post,
     counts: Option<PostCounts>,
 ) -> Result<(), OperatorError> {
-    let mut until = Millis(context.time().0.saturating_add(KEPT_MS));
+    let until = Millis(context.time().0.saturating_add(KEPT_MS));
     match counts {
-        Some(PostCounts::Deleted(marked)) => until = until.max(marked),
+        Some(PostCounts::Deleted(marked)) if marked >= until => return Ok(()),
+        Some(PostCounts::Deleted(marked)) => context.remove_timer(marked, b""),
         Some(PostCounts::Live(_)) => {
             let (account, post_id) = post;
             ENGAGEMENT.remove(context, post_id, post_id)?;

@@ -140,7 +140,7 @@ impl Operator for NotifyResolve {
         let post = post_of(context);
         let known = POSTS.get(context, &post)?.unwrap_or_default();
         match known.author_at(&appended(event, context)) {
-            AuthorAnswer::Author(author) => emit_due(context, author, &act)?,
+            AuthorAnswer::Author(to) => emit_due(context, to, (event.event_id, &act))?,
             AuthorAnswer::Deleted => context.count_dropped("deleted"),
             AuthorAnswer::Unknown => wait(context, post, (event.event_id, &act))?,
         }
@@ -192,12 +192,16 @@ fn beginning(fields: &Fields<'_>, name: &str, max_chars: usize) -> Option<String
     fields.text(name).map(|text| text.chars().take(max_chars).collect())
 }
 
-/// Tells the author.
-fn emit_due(context: &mut Context<'_>, to: &str, act: &WaitingRow) -> Result<(), OperatorError> {
+/// Tells the author. The id of `notify.due` follows from the event, whether or not that has waited.
+fn emit_due(
+    context: &mut Context<'_>,
+    to: &str,
+    (event_id, act): (&str, &WaitingRow),
+) -> Result<(), OperatorError> {
     let user_id = ("user_id".to_owned(), Value::from(to).to_string());
     let data = with_members(&act.data, &[user_id])
         .ok_or_else(|| OperatorError::Failed("a waiting event is damaged".to_owned()))?;
-    context.emit_event("notify.due", act.timestamp_ms, &data)
+    context.emit_once(event_id, "notify.due", act.timestamp_ms, &data)
 }
 
 /// Lets an event wait until the author of its post is known.
@@ -232,7 +236,7 @@ fn release(context: &mut Context<'_>) -> Result<(), OperatorError> {
     for (row, act) in WAITING.first(context, &post, WAITING_MAX)? {
         let (_, time, event_id) = row.clone();
         match known.author_at(&AppendedAct { time, timestamp_ms: act.timestamp_ms, event_id }) {
-            AuthorAnswer::Author(author) => emit_due(context, author, &act)?,
+            AuthorAnswer::Author(to) => emit_due(context, to, (&row.2, &act))?,
             AuthorAnswer::Deleted => context.count_dropped("deleted"),
             AuthorAnswer::Unknown => {
                 left += 1;

@@ -171,7 +171,7 @@ fn the_built_in_plans_name_who_is_concerned() {
         "post.created",
         "ali",
         post,
-        &["trends", "notify:bob", "notify", "posts:7", "notify.resolve:7"],
+        &["trends", "posts:7", "notify.resolve:7", "notify:bob", "notify"],
     );
     check_routes(
         "post.created",

@@ -12,9 +12,13 @@ use crate::operators::testing::{
     Written, appended, at, chance, dead_letters, dropped, event, event_of, latest, lines, pipe,
     pipe_interleaved, state, stream,
 };
+use crate::port::Table;
 use crate::topology::Lane;
 
 const OPERATORS: &[&dyn Operator] = &[&Engagement];
+
+/// The engine's table of timers.
+const TIMERS: Table = Table(0);
 
 fn driver() -> TopologyDriver {
     TopologyDriver::new(OPERATORS)
@@ -265,6 +269,20 @@ fn a_second_deletion_extends_the_mark_and_an_unknown_post_gets_no_tombstone() {
         counts(&written(&mut driver, &[act("4", "post.liked", "bob")])),
         Some([1, 0, 0, 0, 0])
     );
+    driver.replay().unwrap();
+}
+
+#[test]
+fn a_post_that_is_deleted_again_and_again_keeps_one_timer() {
+    let mut driver = driver();
+    for n in 0..5 {
+        written(&mut driver, &[deleted(&format!("e{n}"))]);
+    }
+    let (timers, rows) = (driver.all(TIMERS), driver.all(COUNTS.decl().spec.table));
+    assert_eq!((timers.len(), rows.len()), (1, 1));
+    driver.advance_wall_clock_time(KEPT_MS);
+    assert_eq!(driver.all(TIMERS), []);
+    assert_eq!(driver.all(COUNTS.decl().spec.table), [], "the last deletion's timer is left");
     driver.replay().unwrap();
 }
 

@@ -193,6 +193,18 @@ fn an_author_is_known_for_thirty_days() {
 }
 
 #[test]
+fn a_long_post_with_a_hundred_mentions_is_known() {
+    let mut driver = TopologyDriver::new(crate::operators::OPERATORS);
+    let mentions: Vec<String> = (0..100).map(|n| format!("u{n}")).collect();
+    let text = "x".repeat(60_000);
+    let data = json!({"post_id": "p1", "author_id": "al", "text": text, "mentions": mentions});
+    pipe(&mut driver, &[event("e1", "post.created", data)]);
+    assert!(!dead_letters(&mut driver).is_empty(), "not all copies fit");
+    assert_eq!(due(&pipe(&mut driver, &[liked("e2", "p1", "bob")])), ["al: like by bob on p1"]);
+    driver.replay().unwrap();
+}
+
+#[test]
 fn the_same_notifications_exist_however_lanes_interleave() {
     let mut events = vec![created("c1", "p1", "al"), created("c2", "p2", "eve")];
     for n in 0..20 {
@@ -205,13 +217,16 @@ fn the_same_notifications_exist_however_lanes_interleave() {
     let mut first = None;
     for seed in 0..12 {
         let mut driver = TopologyDriver::new(crate::operators::OPERATORS);
-        pipe_interleaved(&mut driver, &input, seed);
-        let ids: BTreeSet<String> = stream(&mut driver)
+        let facts = pipe_interleaved(&mut driver, &input, seed);
+        let mut ids: BTreeSet<String> = stream(&mut driver)
             .into_iter()
             .filter(|written| written.channel.starts_with("notifications:"))
             .filter_map(|written| Some(format!("{} {}", written.channel, written.event?.event_id)))
             .collect();
         assert_eq!(ids.len(), 20 + 10, "a like of each user and post, and every reply");
+        let due = facts.into_iter().filter(|(_, fact)| fact.event_type == "notify.due");
+        ids.extend(due.map(|(_, fact)| fact.event_id));
+        assert_eq!(ids.len(), 20 + 10 + 20 + 20, "every like and every reply is due");
         assert_eq!(first.get_or_insert_with(|| ids.clone()), &ids, "seed {seed}");
         assert_eq!(dead_letters(&mut driver), [""; 0]);
         driver.replay().unwrap();
