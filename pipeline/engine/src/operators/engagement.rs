@@ -3,8 +3,10 @@
 //! ```text
 //! table 105  account · post → counts, or the mark of its deletion
 //! table 106  account · post · what · who → acts (30 days after the last one)
-//! table 107  event time, ten minutes · account · post · what · event time · event id
+//! table 107  event time, an hour · account · post · what · event time · event id
 //!            → what the act counts (7 days)
+//!            event time, an hour · account · post · sums/what · minute · no text
+//!            → what all acts of that minute count (7 days)
 //! table 108  account · post · reaction → count
 //! table 109  coalesced updates
 //! ```
@@ -12,8 +14,9 @@
 //! A like, a repost or a reaction counts once per user, and what withdraws it takes it back. A
 //! reply, a quote or an AI response counts once per its id. A report (`engagement.reported`, or
 //! `count` of a reaction) sets a count, and later acts count from there; "later" is by event time
-//! and id. Table 107 is for a report that is processed after acts that are later than itself. So
-//! every count follows from the set of events, in whatever order the lanes are processed.
+//! and id. Table 107 is for a report that is processed after acts that are later than itself: it
+//! reads the acts of its own minute, and the sums of later ones. So every count follows from the
+//! set of events, in whatever order the lanes are processed.
 //!
 //! Two limits: of one user's acts on one post the newest 16 are kept in order, and an act whose
 //! event time is more than 7 days before its append counts as earlier than a report that comes
@@ -23,7 +26,7 @@
 //! post removes its counts and writes the tombstones of its state channels; what is left expires.
 //! Until its mark ends, in 30 days, nothing counts for that post.
 
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 use tidewire_schemas::channel::encode_id;
 use tidewire_schemas::fields::FieldWriter;
@@ -41,7 +44,10 @@ mod meaning;
 mod tests;
 
 use acts::{ActStamp, Acts, Delta};
-use counts::{COUNTED, LiveCounts, PostCounts, ReactionCount, Tally, TallyReport};
+use counts::{
+    COUNTED, LiveCounts, MINUTE_MS, MinuteChange, PostCounts, ReactionCount, Tally, TallyReport,
+    minute_of,
+};
 use meaning::{Act, EngagementMeaning, ReactionMeaning, meaning_of};
 
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -56,8 +62,9 @@ const INTERVAL_MS: i64 = 250;
 /// ones are counted as dropped.
 const REACTIONS_MAX: u64 = 100;
 
-/// Acts in order of event time, as long as lanes keep records.
-const BY_TIME_MS: i64 = 10 * 60_000;
+/// Acts in order of event time, as long as lanes keep records. A window has many minutes, so that
+/// their sums are a few scans.
+const BY_TIME_MS: i64 = 3_600_000;
 const BY_TIME: Windows = Windows::tumbling(BY_TIME_MS, 7 * DAY_MS - BY_TIME_MS);
 
 /// Account and post.
@@ -220,36 +227,63 @@ impl EventCounting<'_, '_> {
         value: i64,
     ) -> Result<(), OperatorError> {
         if tally.accepts(&self.at) {
-            let after = match tally.since(&self.at) {
-                Some(times) => self.later_changes(slot, times)?,
-                None => 0,
+            let after = match tally.newest_ms() >= self.at.time_ms {
+                true => self.later_changes(tally, slot)?,
+                false => 0,
             };
             tally.set(TallyReport { at: self.at.clone(), value }, after);
         }
         Ok(())
     }
 
-    /// The sum of what acts count that are later than the current event.
-    fn later_changes(
-        &mut self,
-        slot: &str,
-        times: RangeInclusive<i64>,
-    ) -> Result<i64, OperatorError> {
-        let prefix = (self.post.clone(), slot.to_owned());
+    /// The sum of what acts count that are later than the current event: the rest of its minute
+    /// act by act, the minutes after that by their sums, and the newest one as the tally has it.
+    fn later_changes(&mut self, tally: &Tally, slot: &str) -> Result<i64, OperatorError> {
+        let newest = minute_of(tally.newest_ms());
+        let next = minute_of(self.at.time_ms).saturating_add(MINUTE_MS);
+        let from = ActStamp { time_ms: self.at.time_ms, event_id: self.at.event_id.clone() + "\0" };
+        let own_minute = self.sum(slot, from..minute_stamp(next))?;
+        if newest < next {
+            return Ok(own_minute);
+        }
         let now = self.context.expiry_time().0;
-        let (first, last) = (now.saturating_sub(7 * DAY_MS), now.saturating_add(DAY_MS));
-        let (at, mut sum) = (&self.at, 0i64);
-        let mut start = (*times.start()).max(first).div_euclid(BY_TIME_MS) * BY_TIME_MS;
-        while start <= last.min(*times.end()) {
-            CHANGES.visit(self.context, (Millis(start), &prefix), &mut |key, delta| {
-                let (_, _, (time_ms, event_id)) = key;
-                if *at < (ActStamp { time_ms, event_id }) {
-                    sum = sum.saturating_add(delta.0);
-                }
-            })?;
-            start += BY_TIME_MS;
+        let (slot, mut sum) = (sums_slot(slot), own_minute.saturating_add(tally.minute_sum()));
+        let mut from = next.max(minute_of(now.saturating_sub(7 * DAY_MS)));
+        let end = newest.min(now.saturating_add(DAY_MS));
+        while from < end {
+            let window = from.div_euclid(BY_TIME_MS) * BY_TIME_MS;
+            let to = end.min(window + BY_TIME_MS);
+            sum = sum.saturating_add(self.sum(&slot, minute_stamp(from)..minute_stamp(to))?);
+            from = to;
         }
         Ok(sum)
+    }
+
+    /// The sum of the rows of a slot in this range, which is in one window.
+    fn sum(&mut self, slot: &str, stamps: Range<ActStamp>) -> Result<i64, OperatorError> {
+        let window = Millis(stamps.start.time_ms.div_euclid(BY_TIME_MS) * BY_TIME_MS);
+        let key = |at: ActStamp| (self.post.clone(), slot.to_owned(), (at.time_ms, at.event_id));
+        let (mut sum, keys) = (0i64, key(stamps.start)..key(stamps.end));
+        CHANGES.visit_range(self.context, (window, keys), &mut |_, delta| {
+            sum = sum.saturating_add(delta.0);
+        })?;
+        Ok(sum)
+    }
+
+    /// Keeps what an act counts for a report that is processed later.
+    fn keep_change(&mut self, slot: &str, (at, change): (ActStamp, Delta)) {
+        let key = (self.post.clone(), slot.to_owned(), (at.time_ms, at.event_id));
+        CHANGES.put(self.context, &key, Millis(at.time_ms), &change);
+    }
+
+    /// Adds to the sum of a minute that is not the newest.
+    fn add_to_minute(&mut self, slot: &str, more: MinuteChange) -> Result<(), OperatorError> {
+        let MinuteChange { minute_ms, by } = more;
+        let key = (self.post.clone(), sums_slot(slot), (minute_ms, String::new()));
+        CHANGES.update(self.context, &key, Millis(minute_ms), |sum| {
+            Delta(sum.unwrap_or(Delta(0)).0.saturating_add(by))
+        })?;
+        Ok(())
     }
 
     /// Counts an act, and what other acts of the same user count now.
@@ -259,16 +293,26 @@ impl EventCounting<'_, '_> {
         acts.seen = acts.seen.max(self.context.time());
         for recount in acts.insert(self.at.clone(), act.turn) {
             let (now, by) = (recount.now, recount.now - recount.until_now);
-            tally.change(&recount.at, by);
+            if let Some(more) = tally.change(&recount.at, by) {
+                self.add_to_minute(slot, more)?;
+            }
             if by != 0 {
-                let ActStamp { time_ms, event_id } = recount.at;
-                let key = (self.post.clone(), slot.to_owned(), (time_ms, event_id));
-                CHANGES.put(self.context, &key, Millis(time_ms), &Delta(now));
+                self.keep_change(slot, (recount.at, Delta(now)));
             }
         }
         let until = Millis(acts.seen.0.saturating_add(KEPT_MS));
         ACTS.put(self.context, &row, &acts, until)
     }
+}
+
+/// The slot of the sums of minutes, in table 107.
+fn sums_slot(slot: &str) -> String {
+    format!("sums/{slot}")
+}
+
+/// The place in time before all acts of a minute.
+fn minute_stamp(minute_ms: i64) -> ActStamp {
+    ActStamp { time_ms: minute_ms, event_id: String::new() }
 }
 
 /// Removes the counts of a post and its entries in state channels, and leaves a mark.

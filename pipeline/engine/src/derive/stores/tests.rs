@@ -120,12 +120,16 @@ impl Operator for ScriptedOperator {
     }
 }
 
-/// The keys of a minute that begin with this key, or all of them.
+/// The keys of a minute that begin with this key, or all of them; those of a range "from..to".
 fn visit(context: &mut Context<'_>, key: &String, at: Millis) -> Result<String, OperatorError> {
     let mut found = Vec::new();
     let add = &mut |key: String, count: u64| found.push((key, count));
     match key.as_str() {
         "" => PER_MINUTE.visit(context, (at, &()), add)?,
+        _ if key.contains("..") => {
+            let (from, to) = key.split_once("..").expect("a range");
+            PER_MINUTE.visit_range(context, (at, from.to_owned()..to.to_owned()), add)?;
+        }
         _ => PER_MINUTE.visit(context, (at, key), add)?,
     }
     Ok(format!("{found:?}"))
@@ -267,6 +271,9 @@ fn the_keys_of_a_window_are_set_and_visited_by_their_beginning() {
     assert_eq!(harness.send("visit?", "", start), r#"[("a", 7), ("ab", 7), ("b", 7)]"#);
     assert_eq!(harness.send("visit?", "a", start), r#"[("a", 7)]"#, "a text has an end");
     assert_eq!(harness.send("visit?", "c", start), "[]");
+    assert_eq!(harness.send("visit?", "ab..b", start), r#"[("ab", 7)]"#);
+    assert_eq!(harness.send("visit?", "b..c", start), r#"[("b", 7)]"#);
+    assert_eq!(harness.send("visit?", "b..a", start), "[]", "the range is empty");
     harness.0.advance_wall_clock_time(2 * MINUTE);
     assert_eq!(harness.send("minute=", "a", start), "0 taken 1 late");
     assert_eq!(harness.send("visit?", "", start), "[]", "a closed window reads as empty");

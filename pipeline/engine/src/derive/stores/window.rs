@@ -153,10 +153,33 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         if !self.windows.is_open(start, context.expiry_time()) {
             return Ok(());
         }
-        let (table, from) = (self.table, row(start, prefix));
+        let from = row(start, prefix);
         let end = prefix_end(&from);
+        self.visit_rows(context, KeyRange { from: &from, to: end.as_deref() }, visit)
+    }
+
+    /// Visits the keys of one window from one to before another, in order.
+    pub fn visit_range(
+        &self,
+        context: &mut Context<'_>,
+        (start, keys): (Millis, Range<K>),
+        visit: &mut dyn FnMut(K, V),
+    ) -> Result<(), OperatorError> {
+        if !self.windows.is_open(start, context.expiry_time()) {
+            return Ok(());
+        }
+        let (from, to) = (row(start, &keys.start), row(start, &keys.end));
+        self.visit_rows(context, KeyRange { from: &from, to: Some(&to) }, visit)
+    }
+
+    fn visit_rows(
+        &self,
+        context: &mut Context<'_>,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(K, V),
+    ) -> Result<(), OperatorError> {
+        let table = self.table;
         let mut unreadable = None;
-        let range = KeyRange { from: &from, to: end.as_deref() };
         context.scan(table, range, &mut |row, value| {
             let read = read_key::<(Millis, K)>(table, row)
                 .and_then(|(_, key)| Ok((key, read_value(table, value)?)));

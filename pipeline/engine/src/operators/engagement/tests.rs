@@ -535,6 +535,40 @@ proptest! {
     }
 }
 
+/// A late report must not read what it does not need: those rows are made unreadable.
+#[test]
+fn a_late_report_reads_the_acts_of_its_own_minute_and_the_sums_of_later_ones() {
+    let mut driver = driver();
+    driver.advance_wall_clock_time(3 * 3_600_000);
+    // Event times begin with a minute.
+    let begin = MINUTE_MS - START.0.rem_euclid(MINUTE_MS);
+    let time = |n: i64| match n {
+        0..10 => begin + n,
+        10..20 => begin + 1_000 + n,
+        20..30 => begin + MINUTE_MS + n,
+        30..40 => begin + 2 * 3_600_000 + n,
+        _ => begin + 2 * 3_600_000 + MINUTE_MS + n,
+    };
+    let like = |n| at(time(n), act(&format!("e{n:02}"), "post.liked", &format!("u{n}")));
+    let mut likes: Vec<Event> = (0..50).map(like).collect();
+    likes.insert(50, at(time(25), act("f25", "post.unliked", "u25")));
+    likes.insert(51, at(time(35), act("f35", "post.unliked", "u35")));
+    likes.insert(52, at(time(45), act("f45", "post.unliked", "u45")));
+    written(&mut driver, &likes);
+    let table = CHANGES.decl().spec.table;
+    for (key, _) in driver.all(table) {
+        let has = |text: &str| key.windows(text.len()).any(|part| part == text.as_bytes());
+        let is_needed = (10..20).any(|n| has(&format!("e{n}")));
+        if !is_needed && !has("sums/") {
+            driver.put(table, &key, b"unreadable");
+        }
+    }
+    let report = at(begin + 500, reported("report", json!({"likes": 1_000})));
+    let shown = counts(&written(&mut driver, &[report]));
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
+    assert_eq!(shown, Some([1_000 + 10 + 9 + 9 + 9, 0, 0, 0, 0]));
+}
+
 #[test]
 fn a_report_that_names_no_count_changes_nothing() {
     let mut driver = driver();
