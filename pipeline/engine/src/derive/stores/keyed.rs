@@ -61,7 +61,30 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
         limit: usize,
     ) -> Result<Vec<(K, V)>, OperatorError> {
         let prefix = key_bytes(prefix);
-        let rows = first_rows(context, self.table, &prefix, limit)?;
+        let keys = PrefixRange { prefix: &prefix, from: &prefix };
+        self.read_rows(context, keys, limit)
+    }
+
+    /// The first `limit` entries from this key on, it included, whose keys begin with `prefix`.
+    /// Where the first entries are often removed, this does not pass their tombstones.
+    pub fn first_from(
+        &self,
+        context: &mut Context<'_>,
+        prefix: &impl StoreKey,
+        from: &K,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, OperatorError> {
+        let (prefix, from) = (key_bytes(prefix), key_bytes(from));
+        self.read_rows(context, PrefixRange { prefix: &prefix, from: &from }, limit)
+    }
+
+    fn read_rows(
+        &self,
+        context: &mut Context<'_>,
+        keys: PrefixRange<'_>,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, OperatorError> {
+        let rows = rows_from(context, self.table, keys, limit)?;
         let read = |(key, value): (Bytes, Bytes)| -> Result<(K, V), OperatorError> {
             Ok((read_key(self.table, &key)?, read_value(self.table, &value)?))
         };

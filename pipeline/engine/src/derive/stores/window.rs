@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::ops::{ControlFlow, Range};
 
 use crate::derive::operator::{Context, OperatorError};
-use crate::derive::stores::keyed::{first_rows, prefix_end};
+use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
     StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
@@ -143,23 +143,8 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         updated
     }
 
-    /// Visits the keys of one window that begin with `prefix`, in order.
-    pub fn visit(
-        &self,
-        context: &mut Context<'_>,
-        (start, prefix): (Millis, &impl StoreKey),
-        visit: &mut dyn FnMut(K, V),
-    ) -> Result<(), OperatorError> {
-        if !self.windows.is_open(start, context.expiry_time()) {
-            return Ok(());
-        }
-        let from = row(start, prefix);
-        let end = prefix_end(&from);
-        self.visit_rows(context, KeyRange { from: &from, to: end.as_deref() }, visit)
-    }
-
     /// Visits the keys of one window from one to before another, in order.
-    pub fn visit_range(
+    pub fn visit(
         &self,
         context: &mut Context<'_>,
         (start, keys): (Millis, Range<K>),
@@ -169,15 +154,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
             return Ok(());
         }
         let (from, to) = (row(start, &keys.start), row(start, &keys.end));
-        self.visit_rows(context, KeyRange { from: &from, to: Some(&to) }, visit)
-    }
-
-    fn visit_rows(
-        &self,
-        context: &mut Context<'_>,
-        range: KeyRange<'_>,
-        visit: &mut dyn FnMut(K, V),
-    ) -> Result<(), OperatorError> {
+        let range = KeyRange { from: &from, to: Some(&to) };
         let table = self.table;
         let mut unreadable = None;
         context.scan(table, range, &mut |row, value| {

@@ -3,7 +3,8 @@
 //! ```text
 //! tally     0, or 1 and the report: event time z · event id · value z;
 //!           then after z · newest z · sum of the newest minute z
-//! post      1 · newest event time z · reactions · tallies: likes, replies, retweets, quotes, views
+//! post      1 · newest append time z · newest event time z · reactions
+//!           · tallies: likes, replies, retweets, quotes, views
 //!           2 · when the mark of the deletion ends z
 //! reaction  newest event time z · tally · 0, or 1 and the author of the post
 //! ```
@@ -14,6 +15,7 @@ use std::cmp::Ordering;
 
 use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
 use crate::operators::engagement::acts::ActStamp;
+use crate::operators::engagement::ends;
 use crate::record::{Millis, put_varint};
 
 /// A count: what was reported last, and what acts after that have changed.
@@ -139,6 +141,8 @@ pub(super) enum PostCounts {
 /// The counts of a post that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LiveCounts {
+    /// The newest append time of anything that counted.
+    pub(super) seen: Millis,
     /// The newest event time of anything that counted.
     pub(super) newest_ms: i64,
     /// How many reactions it has rows for.
@@ -147,12 +151,23 @@ pub(super) struct LiveCounts {
     pub(super) tallies: [Tally; COUNTED.len()],
 }
 
+impl PostCounts {
+    /// The append time at which the row ends.
+    pub(super) fn ends(&self) -> Millis {
+        match self {
+            Self::Live(counts) => ends(counts.seen),
+            Self::Deleted(until) => *until,
+        }
+    }
+}
+
 impl StoreValue for PostCounts {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
         match self {
             Self::Live(counts) => {
-                let LiveCounts { newest_ms, reactions, tallies } = &**counts;
+                let LiveCounts { seen, newest_ms, reactions, tallies } = &**counts;
                 out.push(1);
+                put_signed(out, seen.0);
                 put_signed(out, *newest_ms);
                 put_varint(out, *reactions);
                 tallies.iter().for_each(|tally| tally.put(out));
@@ -167,12 +182,13 @@ impl StoreValue for PostCounts {
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
         match from.byte()? {
             1 => {
-                let (newest_ms, reactions) = (from.signed()?, from.varint()?);
+                let (seen, newest_ms) = (Millis(from.signed()?), from.signed()?);
+                let reactions = from.varint()?;
                 let mut tallies: [Tally; COUNTED.len()] = Default::default();
                 for tally in &mut tallies {
                     *tally = Tally::read(from)?;
                 }
-                Some(Self::Live(Box::new(LiveCounts { newest_ms, reactions, tallies })))
+                Some(Self::Live(Box::new(LiveCounts { seen, newest_ms, reactions, tallies })))
             }
             2 => Some(Self::Deleted(Millis(from.signed()?))),
             _ => None,
@@ -239,14 +255,14 @@ mod tests {
         #[test]
         fn counts_read_back(
             tallies in proptest::array::uniform5(tally()),
-            (newest_ms, reactions, until) in any::<(i64, u64, i64)>(),
+            (seen, newest_ms, reactions, until) in any::<(i64, i64, u64, i64)>(),
             author in proptest::option::of(".{0,20}"),
         ) {
             let reaction = ReactionCount { newest_ms, tally: tallies[0].clone(), author };
             prop_assert_eq!(read_back(&reaction), Some(reaction));
             let deleted = PostCounts::Deleted(Millis(until));
             prop_assert_eq!(read_back(&deleted), Some(deleted));
-            let counts = LiveCounts { newest_ms, reactions, tallies };
+            let counts = LiveCounts { seen: Millis(seen), newest_ms, reactions, tallies };
             let live = PostCounts::Live(Box::new(counts));
             prop_assert_eq!(read_back(&live), Some(live));
         }
