@@ -125,14 +125,13 @@ impl Operator for ScriptedOperator {
     }
 }
 
-/// The keys of a minute that begin with this key, or all of them.
-fn visit(context: &mut Context<'_>, key: &String, at: Millis) -> Result<String, OperatorError> {
+/// The keys of a minute from one to before another, given as `from..to`.
+fn visit(context: &mut Context<'_>, key: &str, at: Millis) -> Result<String, OperatorError> {
     let mut found = Vec::new();
-    let add = &mut |key: String, count: u64| found.push((key, count));
-    match key.as_str() {
-        "" => PER_MINUTE.visit(context, (at, &()), add)?,
-        _ => PER_MINUTE.visit(context, (at, key), add)?,
-    }
+    let (from, to) = key.split_once("..").expect("a range");
+    PER_MINUTE.visit(context, (at, from.to_owned()..to.to_owned()), &mut |key, count| {
+        found.push((key, count));
+    })?;
     Ok(format!("{found:?}"))
 }
 
@@ -278,19 +277,20 @@ fn a_window_accepts_events_until_its_grace_is_over() {
 }
 
 #[test]
-fn the_keys_of_a_window_are_set_and_visited_by_their_beginning() {
+fn the_keys_of_a_window_are_set_and_visited_in_a_range() {
     let mut harness = StoreHarness::new();
     let start = START.0 - START.0.rem_euclid(MINUTE);
     for key in ["a", "ab", "b"] {
         assert_eq!(harness.send("minute=", key, start + 5), "1 taken 0 late");
     }
     harness.send("minute=", "a", start + MINUTE);
-    assert_eq!(harness.send("visit?", "", start), r#"[("a", 7), ("ab", 7), ("b", 7)]"#);
-    assert_eq!(harness.send("visit?", "a", start), r#"[("a", 7)]"#, "a text has an end");
-    assert_eq!(harness.send("visit?", "c", start), "[]");
+    assert_eq!(harness.send("visit?", "..z", start), r#"[("a", 7), ("ab", 7), ("b", 7)]"#);
+    assert_eq!(harness.send("visit?", "ab..b", start), r#"[("ab", 7)]"#);
+    assert_eq!(harness.send("visit?", "b..c", start), r#"[("b", 7)]"#);
+    assert_eq!(harness.send("visit?", "b..a", start), "[]", "the range is empty");
     harness.0.advance_wall_clock_time(2 * MINUTE);
     assert_eq!(harness.send("minute=", "a", start), "0 taken 1 late");
-    assert_eq!(harness.send("visit?", "", start), "[]", "a closed window reads as empty");
+    assert_eq!(harness.send("visit?", "..z", start), "[]", "a closed window reads as empty");
     harness.0.replay().unwrap();
 }
 

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::ops::{ControlFlow, Range};
 
 use crate::derive::operator::{Context, OperatorError};
-use crate::derive::stores::keyed::{first_rows, prefix_end};
+use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
     StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
@@ -143,20 +143,20 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
         updated
     }
 
-    /// Visits the keys of one window that begin with `prefix`, in order.
+    /// Visits the keys of one window from one to before another, in order.
     pub fn visit(
         &self,
         context: &mut Context<'_>,
-        (start, prefix): (Millis, &impl StoreKey),
+        (start, keys): (Millis, Range<K>),
         visit: &mut dyn FnMut(K, V),
     ) -> Result<(), OperatorError> {
         if !self.windows.is_open(start, context.expiry_time()) {
             return Ok(());
         }
-        let (table, from) = (self.table, row(start, prefix));
-        let end = prefix_end(&from);
+        let (from, to) = (row(start, &keys.start), row(start, &keys.end));
+        let range = KeyRange { from: &from, to: Some(&to) };
+        let table = self.table;
         let mut unreadable = None;
-        let range = KeyRange { from: &from, to: end.as_deref() };
         context.scan(table, range, &mut |row, value| {
             let read = read_key::<(Millis, K)>(table, row)
                 .and_then(|(_, key)| Ok((key, read_value(table, value)?)));

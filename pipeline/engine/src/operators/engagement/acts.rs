@@ -86,6 +86,14 @@ impl Acts {
         }
         recounts
     }
+
+    /// The newest act; `None` if nothing was ever done, only withdrawn. What was
+    /// withdrawn waits here for the act that it withdraws.
+    pub(super) fn newest(&self) -> Option<&ActStamp> {
+        let on = |(_, turn): &(ActStamp, Turn)| *turn == Turn::On;
+        let (newest, _) = self.acts.last()?;
+        (self.before == Turn::On || self.acts.iter().any(on)).then_some(newest)
+    }
 }
 
 impl StoreValue for Acts {
@@ -200,6 +208,17 @@ mod tests {
             let _ = Acts::read(1, &mut FieldDecoder(&bytes));
             let _ = Delta::read(1, &mut FieldDecoder(&bytes));
         }
+    }
+
+    #[test]
+    fn a_withdrawal_alone_counts_nothing_in_whatever_order() {
+        let at = |time_ms| ActStamp { time_ms, event_id: "e".to_owned() };
+        let mut acts = Acts::default();
+        assert_eq!(acts.newest(), None);
+        acts.insert(at(9), Turn::Off);
+        assert_eq!(acts.newest(), None);
+        acts.insert(at(5), Turn::On);
+        assert_eq!(acts.newest(), Some(&at(9)));
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! The counts of a post and of a reaction to it, as stored.
 //!
 //! ```text
-//! tally     0, or 1 and the report: event time z · event id · value z;  then after z · newest z
-//! post      1 · newest event time z · reactions · tallies: likes, replies, retweets, quotes, views
+//! tally     0, or 1 and the report: event time z · event id · value z;
+//!           then after z · newest z · sum of the newest minute z
+//! post      1 · newest append time z · newest event time z · reactions
+//!           · tallies: likes, replies, retweets, quotes, views
 //!           2 · when the mark of the deletion ends z
 //! reaction  newest event time z · tally · 0, or 1 and the author of the post
 //! ```
 //!
 //! `z` is a zigzag LEB128 number; counts and lengths of texts are LEB128.
 
-use std::ops::RangeInclusive;
+use std::cmp::Ordering;
 
 use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
 use crate::operators::engagement::acts::ActStamp;
+use crate::operators::engagement::ends;
 use crate::record::{Millis, put_varint};
 
 /// A count: what was reported last, and what acts after that have changed.
@@ -23,6 +26,23 @@ pub(super) struct Tally {
     after: i64,
     /// The newest event time of an act; zero without any.
     newest_ms: i64,
+    /// The sum of what acts count in the minute of the newest one.
+    minute_sum: i64,
+}
+
+/// Milliseconds of event time that have one sum.
+pub(super) const MINUTE_MS: i64 = 60_000;
+
+/// When the minute of this event time begins.
+pub(super) fn minute_of(time_ms: i64) -> i64 {
+    time_ms.div_euclid(MINUTE_MS) * MINUTE_MS
+}
+
+/// What is to be added to the sum of a minute that is not, or no longer, the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MinuteChange {
+    pub(super) minute_ms: i64,
+    pub(super) by: i64,
 }
 
 /// A value that a producer has reported.
@@ -39,12 +59,25 @@ impl Tally {
         reported.saturating_add(self.after).max(0)
     }
 
-    /// An act counts `by` more than before.
-    pub(super) fn change(&mut self, at: &ActStamp, by: i64) {
-        self.newest_ms = self.newest_ms.max(at.time_ms);
+    /// An act counts `by` more than before. Returns what changes in the sum of an older minute.
+    pub(super) fn change(&mut self, at: &ActStamp, by: i64) -> Option<MinuteChange> {
         if self.report.as_ref().is_none_or(|report| report.at < *at) {
             self.after = self.after.saturating_add(by);
         }
+        let (newest, minute) = (minute_of(self.newest_ms), minute_of(at.time_ms));
+        self.newest_ms = self.newest_ms.max(at.time_ms);
+        let older = match minute.cmp(&newest) {
+            Ordering::Less => MinuteChange { minute_ms: minute, by },
+            Ordering::Equal => {
+                self.minute_sum = self.minute_sum.saturating_add(by);
+                return None;
+            }
+            Ordering::Greater => {
+                let by = std::mem::replace(&mut self.minute_sum, by);
+                MinuteChange { minute_ms: newest, by }
+            }
+        };
+        (older.by != 0).then_some(older)
     }
 
     /// Whether a report of this time replaces the last one.
@@ -52,9 +85,14 @@ impl Tally {
         self.report.as_ref().is_none_or(|report| report.at < *at)
     }
 
-    /// The event times from a report until the newest act, if acts may be later than the report.
-    pub(super) fn since(&self, at: &ActStamp) -> Option<RangeInclusive<i64>> {
-        (self.newest_ms >= at.time_ms).then_some(at.time_ms..=self.newest_ms)
+    /// The newest event time of an act; zero without any.
+    pub(super) fn newest_ms(&self) -> i64 {
+        self.newest_ms
+    }
+
+    /// The sum of what acts count in the minute of the newest one.
+    pub(super) fn minute_sum(&self) -> i64 {
+        self.minute_sum
     }
 
     /// Replaces the report; `after` is the sum of what later acts count.
@@ -72,6 +110,7 @@ impl Tally {
         }
         put_signed(out, self.after);
         put_signed(out, self.newest_ms);
+        put_signed(out, self.minute_sum);
     }
 
     fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
@@ -82,7 +121,8 @@ impl Tally {
                 Some(TallyReport { at, value: from.signed()? })
             }
         };
-        Some(Self { report, after: from.signed()?, newest_ms: from.signed()? })
+        let (after, newest_ms, minute_sum) = (from.signed()?, from.signed()?, from.signed()?);
+        Some(Self { report, after, newest_ms, minute_sum })
     }
 }
 
@@ -101,6 +141,8 @@ pub(super) enum PostCounts {
 /// The counts of a post that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LiveCounts {
+    /// The newest append time of anything that counted.
+    pub(super) seen: Millis,
     /// The newest event time of anything that counted.
     pub(super) newest_ms: i64,
     /// How many reactions it has rows for.
@@ -109,12 +151,23 @@ pub(super) struct LiveCounts {
     pub(super) tallies: [Tally; COUNTED.len()],
 }
 
+impl PostCounts {
+    /// The append time at which the row ends.
+    pub(super) fn ends(&self) -> Millis {
+        match self {
+            Self::Live(counts) => ends(counts.seen),
+            Self::Deleted(until) => *until,
+        }
+    }
+}
+
 impl StoreValue for PostCounts {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
         match self {
             Self::Live(counts) => {
-                let LiveCounts { newest_ms, reactions, tallies } = &**counts;
+                let LiveCounts { seen, newest_ms, reactions, tallies } = &**counts;
                 out.push(1);
+                put_signed(out, seen.0);
                 put_signed(out, *newest_ms);
                 put_varint(out, *reactions);
                 tallies.iter().for_each(|tally| tally.put(out));
@@ -129,12 +182,13 @@ impl StoreValue for PostCounts {
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
         match from.byte()? {
             1 => {
-                let (newest_ms, reactions) = (from.signed()?, from.varint()?);
+                let (seen, newest_ms) = (Millis(from.signed()?), from.signed()?);
+                let reactions = from.varint()?;
                 let mut tallies: [Tally; COUNTED.len()] = Default::default();
                 for tally in &mut tallies {
                     *tally = Tally::read(from)?;
                 }
-                Some(Self::Live(Box::new(LiveCounts { newest_ms, reactions, tallies })))
+                Some(Self::Live(Box::new(LiveCounts { seen, newest_ms, reactions, tallies })))
             }
             2 => Some(Self::Deleted(Millis(from.signed()?))),
             _ => None,
@@ -180,12 +234,13 @@ mod tests {
 
     fn tally() -> impl Strategy<Value = Tally> {
         let report = proptest::option::of((any::<i64>(), ".{0,20}", any::<i64>()));
-        (report, any::<i64>(), any::<i64>()).prop_map(|(report, after, newest_ms)| {
+        let numbers = any::<(i64, i64, i64)>();
+        (report, numbers).prop_map(|(report, (after, newest_ms, minute_sum))| {
             let report = report.map(|(time_ms, event_id, value)| TallyReport {
                 at: ActStamp { time_ms, event_id },
                 value,
             });
-            Tally { report, after, newest_ms }
+            Tally { report, after, newest_ms, minute_sum }
         })
     }
 
@@ -200,14 +255,14 @@ mod tests {
         #[test]
         fn counts_read_back(
             tallies in proptest::array::uniform5(tally()),
-            (newest_ms, reactions, until) in any::<(i64, u64, i64)>(),
+            (seen, newest_ms, reactions, until) in any::<(i64, i64, u64, i64)>(),
             author in proptest::option::of(".{0,20}"),
         ) {
             let reaction = ReactionCount { newest_ms, tally: tallies[0].clone(), author };
             prop_assert_eq!(read_back(&reaction), Some(reaction));
             let deleted = PostCounts::Deleted(Millis(until));
             prop_assert_eq!(read_back(&deleted), Some(deleted));
-            let counts = LiveCounts { newest_ms, reactions, tallies };
+            let counts = LiveCounts { seen: Millis(seen), newest_ms, reactions, tallies };
             let live = PostCounts::Live(Box::new(counts));
             prop_assert_eq!(read_back(&live), Some(live));
         }
@@ -225,7 +280,7 @@ mod tests {
         let at = |time_ms| ActStamp { time_ms, event_id: "e".to_owned() };
         tally.set(TallyReport { at: at(1), value: -7 }, 0);
         assert_eq!(tally.shown(), 0);
-        tally.change(&at(2), -1);
+        assert_eq!(tally.change(&at(2), -1), None);
         assert_eq!(tally.shown(), 0);
     }
 }
