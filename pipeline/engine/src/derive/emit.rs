@@ -18,7 +18,7 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE, Routes};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{Fields, with_members};
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::batch::LocalEmission;
 use crate::derive::effect_limits::emission_excess;
@@ -332,9 +332,8 @@ impl Context<'_> {
         };
         let hash = hash128(account, &parts);
         self.emitted += 1;
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
-        let event_id = format!("{source}/{hex}");
+        let event_id = format!("{source}/{}", hex(&hash));
         EventView {
             event_id: &event_id,
             event_type: emission.event_type,

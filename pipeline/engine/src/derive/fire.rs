@@ -1,6 +1,6 @@
 //! A tick of a task: moves its time, and fires the timers that are due then.
 
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::failure::CommitFailure;
 use crate::derive::operate::{MadeByTask, fire};
@@ -89,10 +89,7 @@ impl RunningTask {
         let Some(failed) = failed else { return Ok(()) };
         let id = match &decoded {
             Some(cause) => cause.hex(),
-            None => hash128("", &format!("{:?}", due.stored))
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            None => hex(&hash128("", &format!("{:?}", due.stored))),
         };
         let time = due.at.0.to_be_bytes();
         let body = Body::new(Some(&due.key), Some(stored), &[(TIME, &time)]);

@@ -16,7 +16,7 @@
 use tidewire_schemas::catalogue::EventType;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
 use crate::dead_letters::record::{Diagnosis, dead_letter};
@@ -402,10 +402,6 @@ pub(super) fn send(
 /// The hash at the end of an emitted event's id.
 fn event_hash(event: &EventView<'_>) -> String {
     event.event_id.rsplit('/').next().unwrap_or_default().to_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

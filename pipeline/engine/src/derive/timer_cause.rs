@@ -9,6 +9,8 @@
 //! cause's id and the timer's key, so a timer that has fired and is set again at the same time has
 //! another id, and so have the events it emits. It follows from the input alone, as in a replay.
 
+use tidewire_schemas::id::hex;
+
 use crate::derive::encoding::{FieldDecoder, put_bytes};
 
 /// The only version. Another one is to be written from a value level on, as those of a
@@ -57,7 +59,7 @@ impl TimerCause {
 
     /// The id as text, in ids of emitted events and of dead letters.
     pub(super) fn hex(&self) -> String {
-        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.id)
     }
 }
 

@@ -8,7 +8,7 @@
 
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::TimerKey;
@@ -178,7 +178,7 @@ impl<'a> Trigger<'a> {
     /// The cause of an update of a key that is marked now.
     pub(super) fn cause_of_update(&self, operator: u8, entity: &str, own: &[u8]) -> TimerCause {
         let CauseNames { account, id, correlation } = self.names();
-        let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+        let own = hex(own);
         let parts = format!("{id}/update/{operator}/{}:{entity}/{own}", entity.len());
         TimerCause {
             hops: self.hops(),
@@ -192,7 +192,7 @@ impl<'a> Trigger<'a> {
     /// The cause of a timer that is set now.
     pub(super) fn cause_of(&self, entity: &str, timer: TimerKey<'_>) -> TimerCause {
         let CauseNames { account, id, correlation } = self.names();
-        let key: String = timer.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&timer.encode());
         TimerCause {
             hops: match self {
                 Self::Event { hops, .. } => hops.saturating_add(1),

@@ -407,7 +407,8 @@ fn clear(context: &mut Context<'_>, post: &Post, row: &PostCounts) -> Result<(),
 /// Sets the timer at which what has ended of a post is removed: within a day after `end`, so that
 /// the rows of a day share one, and at another time of the day for each post.
 fn set_sweep(context: &mut Context<'_>, post: &Post, end: Millis) -> Result<(), OperatorError> {
-    let hash = u64::from_be_bytes(*hash128(&post.0, &post.1).first_chunk().expect("16 bytes"));
+    let hash =
+        u64::from_be_bytes(*hash128(&post.0, &post.1).first_chunk().expect("it has 16 bytes"));
     let shift = (hash % DAY_MS as u64) as i64;
     let days = end.0.saturating_sub(shift).div_euclid(DAY_MS) + 1;
     context.set_timer(Millis(days.saturating_mul(DAY_MS).saturating_add(shift)), b"")

@@ -18,7 +18,7 @@
 //! is suppressed by `notify.resolve` at the post's key; an event that names the author itself does
 //! not pass there, and this task does not know the post's state.
 
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::stores::{Windowed, Windows};
 use crate::derive::{Context, Events, Flow, Input, Operator, OperatorError, TableDecl};
@@ -112,9 +112,7 @@ fn notification_id(
     for part in [key, &kind, &actor, &rule.entity(event)] {
         parts.push_str(&format!("{}:{part}/", part.len()));
     }
-    let hash = hash128(context.account(), &parts);
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("n_{hex}")
+    format!("n_{}", hex(&hash128(context.account(), &parts)))
 }
 
 /// Whether no event has given this notification yet; from now on one has. Its mark is in the window
