@@ -52,7 +52,8 @@ emissions may follow from one event.
 const NOT_IN_THIS_VERSION: &str = "\n\
 This version runs the operators `dedup`, `posts`, `notify.resolve`, `engagement`, `follows`,
 `threads`, `participation`, `membership`, `notify`, `unread` and `delivery`. All others are declared
-only: what a type moves them to do and what they emit does not happen yet. The column *who* of the channels is not enforced, because there are no tokens.
+only: what a type moves them to do and what they emit does not happen yet. The column *who* of the
+channels is not enforced, because there are no tokens.
 ";
 
 /// The page.
