@@ -78,7 +78,8 @@ fn produce(server: &Server, numbers: std::ops::Range<usize>) {
     assert!(status.success(), "{output}");
 }
 
-fn wait_for_outputs(server: &Server, count: usize) {
+/// Waits until this many events are in channels.
+pub(crate) fn wait_for_outputs(server: &Server, count: usize) {
     wait_until("everything came out", || {
         let stats = server.http().get("/v1/stats").expect("it answers").json();
         let topics = stats["topics"].as_array().expect("topics").iter();

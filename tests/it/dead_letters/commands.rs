@@ -10,6 +10,7 @@ use tidewire_tests::test_rng::TestRng;
 use super::fixture::{
     append, check_delivered, dead_letter_record, event, input, open, read, run, wait_until,
 };
+use crate::replay::wait_for_outputs;
 
 /// How far ahead a timestamp may be, and how far beyond that the test's timestamps are.
 const AHEAD_MS: u128 = 600_000;
@@ -102,10 +103,7 @@ fn dead_letters_are_listed_shown_requeued_and_dropped_by_filter() {
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
-    wait_until("both came out", || {
-        let metrics = server.http().get("/metrics").expect("an answer").text();
-        metrics.contains("tidewire_derive_outputs_total 6")
-    });
+    wait_for_outputs(&server, 6);
 
     // Without a URL the folder is meant, and the process that has it open answers.
     let data = server.data_dir();

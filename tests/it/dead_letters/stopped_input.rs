@@ -4,6 +4,7 @@ use tidewire_engine::topology::Topology;
 use tidewire_tests::server::Server;
 
 use super::fixture::{append, check_delivered, event, input, key, open, read, wait_until};
+use crate::replay::wait_for_outputs;
 
 #[test]
 fn poisoned_input_stops_admit_and_resume_continues_it() {
@@ -41,8 +42,8 @@ fn poisoned_input_stops_admit_and_resume_continues_it() {
     wait_until("all are dead letters", || {
         let metrics = http.get("/metrics").expect("an answer").text();
         metrics.contains("tidewire_admit_rejected_total{reason=\"not_utf8\"} 400")
-            && metrics.contains("tidewire_derive_outputs_total 303")
     });
+    wait_for_outputs(&server, 303);
     let (status, output) = server.run_verb(&["resume"], None);
     assert!(status.success() && output.contains("nothing to resume"), "{output}");
     server.stop();
