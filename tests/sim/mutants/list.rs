@@ -289,18 +289,19 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "fired_timers_are_kept",
         file: "src/derive/timers.rs",
         breaks: "A timer that has fired fires again.",
-        original: r#"state.put(TIMERS.spec.table, due.stored.clone(), None);"#,
+        original: r#"state.put(self.table, due.stored.clone(), None);"#,
         mutated: "",
     },
     Mutant {
         name: "removed_timers_fire",
         file: "src/derive/timers.rs",
         breaks: "A timer fires although an earlier one of its tick has removed it.",
-        original: "state.get(TIMERS.spec.table, &due.stored)?",
-        // Twenty-two ones are a cause.
+        original: "state.get(self.table, &due.stored)?",
+        // A two and twenty-three ones are a cause.
         mutated: "{
-            let ones = Bytes::from_static(&[1; 22]);
-            Some(state.get(TIMERS.spec.table, &due.stored)?.unwrap_or(ones))
+            let mut cause = vec![1; 24];
+            cause[0] = 2;
+            Some(state.get(self.table, &due.stored)?.unwrap_or(cause.into()))
         }",
     },
     Mutant {
