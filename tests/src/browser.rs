@@ -250,24 +250,31 @@ impl Drop for Browser {
     }
 }
 
+/// Times that chromedriver is started: the port it chooses is sometimes taken before it is bound for
+/// both families of addresses.
+const DRIVER_STARTS: usize = 4;
+
 /// Starts chromedriver on a free loopback port and returns that port.
 fn start_driver(folder: &Path) -> (Child, u16) {
     let log_path = folder.join("chromedriver.log");
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "chromedriver", "--port=0"]).current_dir(folder);
-    for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
-        command.env(name, folder);
+    for _ in 0..DRIVER_STARTS {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "chromedriver", "--port=0"]).current_dir(folder);
+        for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+            command.env(name, folder);
+        }
+        let log = File::create(&log_path).expect("the temporary folder can be written");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let (found, started) = mpsc::channel();
+        // The kernel sends its signal when the thread that started a process ends, not when that
+        // thread's process does. So the thread that starts the driver reads it until it ends.
+        thread::spawn(move || run_driver(command, &found));
+        if let Ok(started) = started.recv_timeout(CALL_LIMIT) {
+            return started;
+        }
     }
-    let log = File::create(&log_path).expect("the temporary folder can be written");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    let (found, started) = mpsc::channel();
-    // The kernel sends its signal when the thread that started a process ends, not when that
-    // thread's process does. So the thread that starts the driver reads it until it ends.
-    thread::spawn(move || run_driver(command, &found));
-    started.recv_timeout(CALL_LIMIT).unwrap_or_else(|_| {
-        let log_path = fs::read_to_string(&log_path).unwrap_or_default();
-        panic!("chromedriver did not start; run: scripts/install.sh test\n{log_path}")
-    })
+    let log = fs::read_to_string(&log_path).unwrap_or_default();
+    panic!("chromedriver did not start; run: scripts/install.sh test\n{log}")
 }
 
 /// Starts the driver, sends its port, and returns when it ends.
