@@ -538,8 +538,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "tasks_are_not_claimed",
         file: "src/derive/assign.rs",
         breaks: "The ids of an owner that died in its first transaction are not fenced.",
-        original: "&& self.claim(restoring)?",
-        mutated: "",
+        original: "self.claim(restoring)?",
+        mutated: "true",
     },
     Mutant {
         name: "a_failed_claim_counts_as_made",
