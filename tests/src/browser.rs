@@ -250,8 +250,8 @@ impl Drop for Browser {
     }
 }
 
-/// Times that chromedriver is started: the port it chooses is sometimes taken before it is bound for
-/// both families of addresses.
+/// Times that chromedriver is started: the port it chooses is sometimes taken before it is bound
+/// for both families of addresses.
 const DRIVER_STARTS: usize = 4;
 
 /// Starts chromedriver on a free loopback port and returns that port.
