@@ -29,7 +29,7 @@ use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 use crate::value_level::ValueLevel;
 
-/// The operator number of updates in the table of timers; no operator may use it.
+/// The operator number of updates in the table of intervals; no operator may use it.
 pub(super) const UPDATES: u8 = 255;
 
 /// The only version. Another one is to be written from a value level on, as those of a
