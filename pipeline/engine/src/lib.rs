@@ -27,10 +27,9 @@ pub mod dead_letters;
 
 pub mod admit;
 
-mod cache;
 pub mod lanes;
-pub mod overlay;
 pub mod task;
+mod task_state;
 
 pub mod derive;
 

@@ -24,9 +24,9 @@ pub(super) struct TightLimit {
 /// The tight limits.
 pub(super) const LIMITS: &[TightLimit] = &[
     TightLimit {
-        file: "src/overlay.rs",
-        original: "pub const CACHE_BYTES: usize = 32 << 20;",
-        tight: "pub const CACHE_BYTES: usize = 600;",
+        file: "src/task_state.rs",
+        original: "pub(crate) const CACHE_BYTES: usize = 32 << 20;",
+        tight: "pub(crate) const CACHE_BYTES: usize = 600;",
     },
     TightLimit {
         file: "src/derive/derive_loop.rs",
@@ -228,7 +228,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "",
     },
     Mutant {
-        name: "overlay_survives_an_abort",
+        name: "writes_survive_an_abort",
         file: "src/derive/running.rs",
         breaks: "An aborted transaction's writes stay.",
         original: "self.state.discard();",
@@ -289,7 +289,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "fired_timers_are_kept",
         file: "src/derive/timers.rs",
         breaks: "A timer that has fired fires again.",
-        original: r#"state.put(self.table, due.stored.clone(), None);"#,
+        original: r#"state.put(self.table, &due.stored, None);"#,
         mutated: "",
     },
     Mutant {
@@ -327,7 +327,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "progress_is_newer",
-        file: "src/overlay.rs",
+        file: "src/task_state.rs",
         breaks: "A store's progress is newer than its contents.",
         original: "StoreBatch { writes, progress }",
         mutated: r#"StoreBatch {
@@ -341,42 +341,43 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "old_acknowledgement_cleans_a_newer_value",
-        file: "src/overlay.rs",
+        file: "src/task_state.rs",
         breaks: "The acknowledgement of a write removes a newer value.",
-        original: "self.cache.insert(table, key, value);",
-        mutated: r#"self.pending.unset(table, &key);
-                self.cache.insert(table, key, value);"#,
+        original: "self.rows[at].unwritten == number",
+        mutated: "self.rows[at].unwritten >= number",
     },
     Mutant {
         name: "cached_answers_outlive_writes",
-        file: "src/overlay.rs",
+        file: "src/task_state.rs",
         breaks: "A cached value from before a write is returned after it.",
-        original: "self.cache.insert(table, key, value);",
-        mutated: "let _ = (table, key, value);",
+        original: "row.committed = CommittedValue::Known(value);",
+        mutated: r#"if row.committed == CommittedValue::Unknown {
+            row.committed = CommittedValue::Known(value);
+        }"#,
     },
     Mutant {
         name: "handed_over_counts_as_written",
-        file: "src/overlay.rs",
+        file: "src/task_state.rs",
         breaks: "A batch counts as written before the writer has written it.",
-        original: "*ticket <= written",
-        mutated: "*ticket <= written || written < *ticket",
+        original: "batch.ticket <= written",
+        mutated: "batch.ticket <= written || written < batch.ticket",
     },
     Mutant {
         name: "dirty_entries_are_evicted",
-        file: "src/overlay.rs",
+        file: "src/task_state.rs",
         breaks: "Values that are not in the store yet can be evicted.",
-        original: "self.handed.push_back((ticket, std::mem::take(&mut self.pending)));",
-        mutated: r#"for (table, key, value) in std::mem::take(&mut self.pending).drain() {
-            self.cache.insert(table, key, value);
+        original: "self.handed.push_back(HandedBatch { ticket, number: self.batch, rows });",
+        mutated: r#"for at in rows {
+            self.rows[at].unwritten = 0;
+            self.release(at);
         }"#,
     },
     Mutant {
         name: "operators_are_not_undone",
-        file: "src/overlay.rs",
+        file: "src/task_state.rs",
         breaks: "A failed operator has changed the state.",
-        original: "self.undo.drain(savepoint.0..).rev()",
-        mutated: r#"let end = self.undo.len();
-            self.undo.drain(savepoint.0.max(end)..).rev()"#,
+        original: "self.undo.split_off(savepoint.0)",
+        mutated: "self.undo.split_off(savepoint.0.max(self.undo.len()))",
     },
     Mutant {
         name: "effects_of_a_failed_call_stay",
@@ -508,16 +509,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "ids_are_not_restored",
         file: "src/derive/restore.rs",
         breaks: "The ids accepted since the store was written are forgotten.",
-        original: "self.state.restore(IDS, Bytes::copy_from_slice(id), Some(value.clone()));",
+        original: "self.state.restore(IDS, id, Some(value.clone()));",
         mutated: "let _ = (id, &value);",
     },
     Mutant {
         name: "tombstones_are_not_restored",
         file: "src/derive/restore.rs",
         breaks: "A removed key exists again.",
-        original: "self.state.restore(table, key, value);",
+        original: "self.state.restore(table, &key, value);",
         mutated: r#"if value.is_some() {
-                        self.state.restore(table, key, value);
+                        self.state.restore(table, &key, value);
                     }"#,
     },
     Mutant {

@@ -331,7 +331,7 @@ pub(super) fn put_changelog(
         outgoing.push(Outgoing {
             topic: topic.clone(),
             partition: running.partition,
-            body: changelog::encode(table, key, value.as_deref()),
+            body: changelog::encode(table, key, value.map(|value| &value[..])),
         });
     }
 }

@@ -54,8 +54,8 @@ mod tests {
     use crate::derive::operator::{Rules, plan_of};
     use crate::derive::progress::TaskProgress;
     use crate::derive::running::{RestoredTask, RunningTask};
-    use crate::overlay::TaskState;
     use crate::record::{Body, Millis, Offset, Partition, Record};
+    use crate::task_state::TaskState;
     use crate::topology::{Lane, Topology};
     use crate::value_level::ValueLevel;
     use crate::verdict::TopicId;

@@ -305,8 +305,7 @@ impl TopologyDriver {
 
     /// Sets a row of a table, as another build would have written it. A replay does not know it.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-        self.sandbox.state().put(table, key, Some(value));
+        self.sandbox.state().put(table, key, Some(Bytes::copy_from_slice(value)));
         self.sandbox.reload_timers().expect(NEVER_FAILS);
     }
 

@@ -24,9 +24,9 @@ use crate::derive::table_decl::TableDecl;
 use crate::derive::timers::{TIMERS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
 use crate::derive::updates::{Mark, Updates};
-use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table};
 use crate::record::{Millis, Partition};
+use crate::task_state::TaskState;
 use crate::telemetry::DroppedByOperator;
 use crate::topology::Topology;
 use crate::value_level::ValueLevel;
@@ -194,8 +194,7 @@ impl Context<'_> {
         if !row_fits(key, value) || !self.has(table) {
             return self.exceed(table, key, value);
         }
-        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-        self.state.put(table, key, Some(value));
+        self.state.put(table, key, Some(Bytes::copy_from_slice(value)));
     }
 
     /// Removes a key of a table.
@@ -203,7 +202,7 @@ impl Context<'_> {
         if !row_fits(key, &[]) || !self.has(table) {
             return self.exceed(table, key, &[]);
         }
-        self.state.put(table, Bytes::copy_from_slice(key), None);
+        self.state.put(table, key, None);
     }
 
     /// Visits a table's keys of a range in order.

@@ -22,12 +22,12 @@ use crate::derive::running::RestoredTask;
 use crate::derive::store_fit::{
     AWAY_TOO_LONG, ChangelogBounds, FittingStore, STALE_MS_MAX, StoreLocation,
 };
-use crate::derive::tables::TaskTables;
-use crate::overlay::TaskState;
+use crate::derive::tables::{TaskTables, task_state};
 use crate::port::{
     Bounds, Committed, Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Stores,
 };
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
+use crate::task_state::TaskState;
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};
@@ -163,7 +163,7 @@ impl ChangelogReader {
         let FittingStore { store, progress, must_be_complete } = opened;
         Ok(Self {
             partition,
-            state: TaskState::new(store),
+            state: task_state(store),
             progress,
             reader,
             tails,
@@ -222,7 +222,7 @@ impl ChangelogReader {
         if tail != ORDER {
             match changelog::decode(&record.body) {
                 Some((table, key, value)) if context.tables.has(table) => {
-                    self.state.restore(table, key, value);
+                    self.state.restore(table, &key, value);
                 }
                 _ => telemetry::changelog_ignored(),
             }
@@ -241,7 +241,7 @@ impl ChangelogReader {
             let value = AcceptedId { since: *since, at: *at }.encode();
             let value = Bytes::copy_from_slice(&value);
             for id in ids {
-                self.state.restore(IDS, Bytes::copy_from_slice(id), Some(value.clone()));
+                self.state.restore(IDS, id, Some(value.clone()));
             }
         }
         self.progress.times = order.after;
@@ -266,11 +266,11 @@ impl ChangelogReader {
         let at = self.tails.each_ref().map(|tail| tail.at.clone());
         let bounds = changelog_bounds(context, &at).map_err(asking)?;
         // A store is locked while it is open, so the old one is closed first.
-        let nothing = TaskState::new(Box::<MemoryStore>::default());
+        let nothing = task_state(Box::<MemoryStore>::default());
         std::mem::replace(&mut self.state, nothing).close().map_err(opening)?;
         let location = context.store_location(self.partition);
         let empty = location.rebuild(bounds, AWAY_TOO_LONG).map_err(opening)?;
-        self.state = TaskState::new(empty.store);
+        self.state = task_state(empty.store);
         let from = starts(&empty.progress, bounds);
         let ends = [bounds.state.end, bounds.windows.end, bounds.order.end];
         for (n, tail) in self.tails.iter_mut().enumerate() {

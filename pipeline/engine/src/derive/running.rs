@@ -1,7 +1,7 @@
 //! A running task: processes records by lane scheduling and passes them through the operators.
 //!
-//! Everything a step changes is in the batch or in the overlay until the log has committed it:
-//! `discard` rolls back to the last commit, `apply` promotes the batch.
+//! Everything a step changes is in the batch or uncommitted in the state until the log has committed
+//! it: `discard` rolls back to the last commit, `apply` promotes the batch.
 //!
 //! A task's time is that of its lanes (`lane_times.rs`): records and ticks move it, and timers fire
 //! by the slowest lane.
@@ -22,9 +22,9 @@ use crate::derive::timers::Timers;
 use crate::derive::trigger::append_time;
 use crate::lane_record::VERDICT;
 use crate::lanes::{Intake, Lanes, Refill};
-use crate::overlay::TaskState;
 use crate::port::{LogError, Member, ReadLimit, ReaderSlot, StoreError};
 use crate::record::{Millis, Offset, Partition, Record, TopicPartition};
+use crate::task_state::TaskState;
 use crate::telemetry;
 use crate::topology::Lane;
 use crate::turn::{EngineError, repeat};

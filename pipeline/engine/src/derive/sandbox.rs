@@ -13,10 +13,10 @@ use crate::derive::order::OrderRecord;
 use crate::derive::plan::OperatorPlan;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::{RestoredTask, RunningTask, TickTime};
-use crate::derive::tables::TaskTables;
-use crate::overlay::TaskState;
+use crate::derive::tables::{TaskTables, task_state};
 use crate::port::{Store, StoreError, TableSpec};
 use crate::record::{Millis, Offset, Outgoing, Partition, Record};
+use crate::task_state::TaskState;
 use crate::topology::Lane;
 use crate::turn::EngineError;
 use crate::value_level::ValueLevel;
@@ -64,7 +64,7 @@ impl Sandbox {
         let StoredTask { partition, store, progress } = stored;
         let restored = RestoredTask {
             partition,
-            state: TaskState::new(store),
+            state: task_state(store),
             progress,
             positions: [Offset(0); Lane::COUNT],
             lane_ids: progress.lane_ids,

@@ -44,9 +44,9 @@ use bytes::Bytes;
 use crate::derive::encoding::FieldDecoder;
 use crate::derive::source_changes::{ChangesEncoder, SourceChanges, SourceRowKey, TakenRuns};
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::put_varint;
+use crate::task_state::TaskState;
 use crate::topology::Lane;
 use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, VerdictSource};
@@ -255,7 +255,7 @@ impl SourceOffsets {
             if cached.lacks.is_some_and(|first| number - first >= CHANGES_KEPT) {
                 cached.lacks = None;
                 cached.row.number = number;
-                state.put(SOURCES, row_key(*key), Some(cached.row.encode()));
+                state.put(SOURCES, &row_key(*key), Some(cached.row.encode()));
             } else if !cached.runs.is_empty() {
                 cached.lacks.get_or_insert(number);
                 changes.put(*key, &cached.runs);
@@ -263,8 +263,8 @@ impl SourceOffsets {
             cached.runs.clear();
         }
         // Written even if it is empty, so that the next number is known after a start.
-        let key = Bytes::copy_from_slice(&[CHANGES, (number % CHANGES_KEPT) as u8]);
-        state.put(SOURCES, key, Some(changes.finish()));
+        let key = [CHANGES, (number % CHANGES_KEPT) as u8];
+        state.put(SOURCES, &key, Some(changes.finish()));
         self.number = Some(number);
     }
 
@@ -319,10 +319,10 @@ impl SourceOffsets {
     }
 }
 
-fn row_key(key: SourceRowKey) -> Bytes {
+fn row_key(key: SourceRowKey) -> [u8; 7] {
     let mut row = [ROW; 7];
     row[1..].copy_from_slice(&key.encode());
-    Bytes::copy_from_slice(&row)
+    row
 }
 
 fn unreadable() -> StoreError {

@@ -21,9 +21,9 @@ use crate::derive::operator::{Context, OperatorError, Rules};
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
-use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::{Body, Millis, Outgoing};
+use crate::task_state::TaskState;
 use crate::value_level::ValueLevel;
 
 /// The operator number of lives in the table of timers; no operator may use it.
@@ -189,7 +189,7 @@ pub(super) fn end_life(
     if end_of(state, table, key)?.is_none_or(|end| end > now) {
         return Ok(None);
     }
-    state.put(table, Bytes::copy_from_slice(key), None);
+    state.put(table, key, None);
     Ok(Some(tombstone(rules, key)))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
+use crate::derive::dedup::IDS;
 use crate::derive::operator::Operator;
 use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
@@ -9,7 +10,8 @@ use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::{INTERVALS, TIMERS};
 use crate::derive::updates::UPDATES;
-use crate::port::{Table, TableExpiry, TableSpec};
+use crate::port::{Store, Table, TableExpiry, TableSpec};
+use crate::task_state::TaskState;
 use crate::topology::WINDOWS_RETENTION_MS;
 use crate::value_level::ValueLevel;
 
@@ -22,11 +24,19 @@ pub fn highest_level(operators: &[&dyn Operator]) -> ValueLevel {
     TaskTables::of(operators).highest_level()
 }
 
+/// The state of a task over an opened store. Accepted ids are rarely looked up twice, so they are in
+/// memory only until they are written.
+pub(super) fn task_state(store: Box<dyn Store>) -> TaskState {
+    TaskState::new(store).without_cache(IDS)
+}
+
 /// All tables of a task.
 #[derive(Clone, Debug)]
 pub(super) struct TaskTables {
     declared: Vec<TableDecl>,
     specs: Vec<TableSpec>,
+    /// By table number.
+    changelogs: Vec<Option<Changelog>>,
 }
 
 impl TaskTables {
@@ -54,7 +64,11 @@ impl TaskTables {
             );
             assert!(!by_age || decl.window_ms <= WINDOW_MS_MAX, "{name}: the window is too long");
         }
-        Self { declared, specs }
+        let mut changelogs = vec![None; 1 + usize::from(u8::MAX)];
+        for decl in &declared {
+            changelogs[usize::from(decl.spec.table.0)] = Some(decl.changelog);
+        }
+        Self { declared, specs, changelogs }
     }
 
     /// The tables as the store is told to keep them.
@@ -64,13 +78,13 @@ impl TaskTables {
 
     /// Whether a table is declared.
     pub(super) fn has(&self, table: Table) -> bool {
-        self.specs.iter().any(|spec| spec.table == table)
+        self.changelogs[usize::from(table.0)].is_some()
     }
 
     /// A table's changelog. Panics for an undeclared table: operators write to declared ones only.
     pub(super) fn changelog(&self, table: Table) -> Changelog {
-        let decl = self.declared.iter().find(|decl| decl.spec.table == table);
-        decl.expect("an operator writes to tables it has declared").changelog
+        let changelog = self.changelogs[usize::from(table.0)];
+        changelog.expect("an operator writes to tables it has declared")
     }
 
     /// The level from which the newest version of all values is written.

@@ -5,9 +5,9 @@
 
 use crate::derive::restore::RestoringTask;
 use crate::derive::running::RunningTask;
-use crate::overlay::TaskState;
 use crate::record::Millis;
 use crate::task::{Lifecycle, TaskStage};
+use crate::task_state::TaskState;
 use crate::topology::Lane;
 
 /// The phase of a task with its data; [`Lifecycle`] says which transitions are allowed.

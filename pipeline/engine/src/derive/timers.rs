@@ -26,9 +26,9 @@ use tidewire_schemas::id::hash128;
 
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timer_cause::TimerCause;
-use crate::overlay::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
+use crate::task_state::TaskState;
 use crate::value_level::ValueLevel;
 
 /// The declaration of the table.
@@ -160,13 +160,13 @@ impl Timers {
 
     /// Sets a timer with this cause.
     pub(super) fn set(&mut self, state: &mut TaskState, timer: TimerKey<'_>, cause: Bytes) {
-        state.put(self.table, timer.encode(), Some(cause));
+        state.put(self.table, &timer.encode(), Some(cause));
         self.first = Some(self.first.map_or(timer.at, |first| first.min(timer.at)));
     }
 
     /// Removes a timer. [`Timers::first`] may then be too early, which costs a tick without effect.
     pub(super) fn remove(&mut self, state: &mut TaskState, timer: TimerKey<'_>) {
-        state.put(self.table, timer.encode(), None);
+        state.put(self.table, &timer.encode(), None);
     }
 
     /// The first timers due at `now`, in order of their due times.
@@ -206,7 +206,7 @@ impl Timers {
     ) -> Result<Option<Bytes>, StoreError> {
         let cause = state.get(self.table, &due.stored)?;
         if cause.is_some() {
-            state.put(self.table, due.stored.clone(), None);
+            state.put(self.table, &due.stored, None);
         }
         Ok(cause)
     }

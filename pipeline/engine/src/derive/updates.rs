@@ -24,9 +24,9 @@ use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::derive::stores::StoreKey;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timer_cause::TimerCause;
-use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
+use crate::task_state::TaskState;
 use crate::value_level::ValueLevel;
 
 /// The operator number of updates in the table of intervals; no operator may use it.
@@ -75,7 +75,7 @@ impl Updates {
     /// Sets the row of a key, or removes it.
     pub(super) fn put(&self, state: &mut TaskState, key: Vec<u8>, row: Option<&UpdateRow>) {
         let value = row.map(|row| row.encode().into());
-        state.put(self.table, key.into(), value);
+        state.put(self.table, &key, value);
     }
 }
 

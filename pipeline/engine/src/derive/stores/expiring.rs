@@ -21,9 +21,9 @@ use crate::derive::stores::layout::{
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
-use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
+use crate::task_state::TaskState;
 use crate::telemetry;
 
 /// The operator number of expiry in the table of timers; no operator may use it.
@@ -195,7 +195,7 @@ pub(in crate::derive) fn expire(
     }
     let stored = state.get(Table(*table), key)?;
     if stored.is_some_and(|stored| expires_at(&stored).is_none_or(|at| at <= now)) {
-        state.put(Table(*table), Bytes::copy_from_slice(key), None);
+        state.put(Table(*table), key, None);
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ impl Operator for Planter {
         }
         let [table, key, value]: [Vec<u8>; 3] =
             serde_json::from_str(event.data).map_err(|e| OperatorError::Failed(e.to_string()))?;
-        context.state.put(Table(table[0]), key.into(), Some(value.into()));
+        context.state.put(Table(table[0]), &key, Some(value.into()));
         // No other operator gets it.
         Ok(Flow::Duplicate)
     }
