@@ -10,12 +10,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use rocksdb::properties::ESTIMATE_NUM_KEYS;
 use rocksdb::{ReadOptions, WriteBatch};
 use tidewire_engine::port::{Cleanup, LogError};
 use tidewire_engine::record::{Body, Millis};
 
 use super::config::{
-    CLEAN_AFTER_RECORDS, CLEAN_BATCH_ROWS, CLEAN_EVERY_MS, CLEAN_PASS_KEY_BYTES, CLEAN_PASS_RECORDS,
+    CLEAN_AFTER_RECORDS, CLEAN_BATCH_ROWS, CLEAN_EVERY_MS, CLEAN_LATEST_MS, CLEAN_PASS_KEY_BYTES,
+    CLEAN_PASS_RECORDS,
 };
 use super::core::Core;
 use super::layout;
@@ -32,9 +34,12 @@ pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result
     };
     let mut progress = log.progress();
     let waiting = log.end().saturating_sub(progress.cleaned);
-    let recent = now.0.saturating_sub(progress.at.0) < CLEAN_EVERY_MS;
-    if scope == UpkeepScope::Due && recent && waiting < CLEAN_AFTER_RECORDS {
-        return Ok(());
+    let elapsed_ms = now.0.saturating_sub(progress.at.0);
+    if scope == UpkeepScope::Due {
+        let kept = keys_of(core, keys)? / topic.partitions.len() as u64;
+        if !is_due(Uncompacted { waiting, kept, elapsed_ms }) {
+            return Ok(());
+        }
     }
     let cleaner = PartitionCleaner { core, of, keys, now };
     while progress.cleaned < log.end() {
@@ -47,6 +52,32 @@ pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result
     }
     while cleaner.drop_tombstones(delay)? && scope == UpkeepScope::Everything {}
     Ok(())
+}
+
+/// What a partition has for a pass of compaction.
+struct Uncompacted {
+    /// Records that were not compacted.
+    waiting: u64,
+    /// About how many keys it has.
+    kept: u64,
+    /// Milliseconds since the last pass.
+    elapsed_ms: i64,
+}
+
+/// Whether a pass is worth it now.
+fn is_due(partition: Uncompacted) -> bool {
+    let Uncompacted { waiting, kept, elapsed_ms } = partition;
+    let many = waiting >= CLEAN_AFTER_RECORDS.max(kept);
+    let some = elapsed_ms >= CLEAN_EVERY_MS && waiting >= kept / 2;
+    many || some || elapsed_ms >= CLEAN_LATEST_MS
+}
+
+/// About how many keys a topic has: RocksDB's estimate for its key index.
+fn keys_of(core: &Core, keys: &str) -> Result<u64, LogError> {
+    let database = &core.database;
+    let family = database.family(keys)?;
+    let estimate = database.rocks().property_int_value_cf(&family, ESTIMATE_NUM_KEYS);
+    Ok(estimate.map_err(|error| database.log_error(&error))?.unwrap_or_default())
 }
 
 fn tombstone_delay(cleanup: &Cleanup) -> Option<u64> {
@@ -225,5 +256,23 @@ impl<'a> CleanerBatch<'a> {
         let key = layout::partition_key(b'c', log.topic, log.at.partition);
         self.batch.put_cf(&core.database.meta()?, key, cleaned.to_be_bytes());
         self.write()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_is_due_once_it_has_as_much_to_compact_as_it_costs() {
+        let due = |waiting, kept, elapsed_ms| is_due(Uncompacted { waiting, kept, elapsed_ms });
+        assert!(!due(CLEAN_AFTER_RECORDS - 1, 0, CLEAN_EVERY_MS - 1), "few, and soon");
+        assert!(due(CLEAN_AFTER_RECORDS, 0, 0), "many");
+        assert!(due(1, 2, CLEAN_EVERY_MS), "as many as half of the keys, and later");
+        assert!(!due(CLEAN_AFTER_RECORDS, 10 * CLEAN_AFTER_RECORDS, CLEAN_EVERY_MS), "a tenth");
+        assert!(due(5 * CLEAN_AFTER_RECORDS, 10 * CLEAN_AFTER_RECORDS, CLEAN_EVERY_MS));
+        assert!(!due(5 * CLEAN_AFTER_RECORDS, 10 * CLEAN_AFTER_RECORDS, 0));
+        assert!(due(10 * CLEAN_AFTER_RECORDS, 10 * CLEAN_AFTER_RECORDS, 0));
+        assert!(due(1, 1 << 40, CLEAN_LATEST_MS), "at the latest");
     }
 }

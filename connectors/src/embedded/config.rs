@@ -117,15 +117,20 @@ pub(super) const UPKEEP_EVERY_MS: u64 = 1_000;
 /// How often retention of a partition is checked: it is minutes or longer.
 pub(super) const RETAIN_EVERY_MS: i64 = 10_000;
 
-/// A partition with this many uncompacted records is compacted at the next check, without waiting
-/// for [`CLEAN_EVERY_MS`].
+/// A partition with this many uncompacted records, and as many as it has keys, is compacted at the
+/// next check, without waiting for [`CLEAN_EVERY_MS`].
 pub(super) const CLEAN_AFTER_RECORDS: u64 = 50_000;
 
-/// How often a partition with fewer uncompacted records is compacted.
+/// How often a partition with fewer uncompacted records is compacted, if they are half as many as
+/// its keys. That is Kafka's `min.cleanable.dirty.ratio`: most records of a busy partition are
+/// replaced before they are ever compacted.
 pub(super) const CLEAN_EVERY_MS: i64 = 10_000;
 
+/// How long a record may wait for compaction at most.
+pub(super) const CLEAN_LATEST_MS: i64 = 600_000;
+
 /// Records of one pass of compaction, which bounds its duration.
-pub(super) const CLEAN_PASS_RECORDS: u64 = 50_000;
+pub(super) const CLEAN_PASS_RECORDS: u64 = 200_000;
 
 /// Bytes of keys one pass of compaction keeps in memory.
 pub(super) const CLEAN_PASS_KEY_BYTES: usize = 32 << 20;
