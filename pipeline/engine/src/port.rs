@@ -414,7 +414,7 @@ pub struct StoreWrite {
 /// Writes of whole transactions, and the progress of the store after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreBatch {
-    /// Sorted by table and key, each key once.
+    /// Each key once, in any order.
     pub writes: Vec<StoreWrite>,
     /// The encoded offsets that this state corresponds to. It replaces the previous progress,
     /// atomically with the writes.

@@ -207,10 +207,8 @@ impl Store for FakeStore {
     }
 
     fn hand_over(&mut self, batch: StoreBatch) -> Result<Ticket, StoreError> {
-        assert!(
-            batch.writes.is_sorted_by_key(|write| (write.table, write.key.clone())),
-            "a batch is sorted by table and key"
-        );
+        let keys: BTreeSet<_> = batch.writes.iter().map(|write| (write.table, &write.key)).collect();
+        assert_eq!(keys.len(), batch.writes.len(), "a batch has each key once");
         self.check_owner();
         self.call(Call::StoreHandOver, |disk| {
             if disk.waiting.len() == MAX_WAITING {

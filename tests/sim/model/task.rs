@@ -91,7 +91,7 @@ impl TaskModel {
         })
     }
 
-    /// The changelog must contain every key that was written, and nothing else.
+    /// The changelog must contain every key that was written, once, and nothing else.
     pub(super) fn seal(&mut self, sealed: &SealedTransaction<'_>) -> Result<(), String> {
         let is_row = |body: &Body| body.key().is_some_and(|key| key[0] == SOURCES.0);
         for (_, body) in sealed.state.iter().filter(|(_, body)| is_row(body)) {
@@ -100,7 +100,9 @@ impl TaskModel {
         let mut written = self.tables.commit(self.snapshots.len() + 1);
         let keys = written.keys().cloned().collect();
         written.retain(|(table, _), _| *table != SOURCES);
-        let mut state = sealed.state.iter().filter(|(_, body)| !is_row(body));
+        let mut state: Vec<_> = sealed.state.iter().filter(|(_, body)| !is_row(body)).collect();
+        state.sort_by_key(|(_, body)| body.key());
+        let mut state = state.into_iter();
         for ((table, key), value) in written.iter().filter(|((table, _), _)| *table != IDS) {
             let wanted = [&[table.0], &key[..]].concat();
             let found = state.next().map(|(_, body)| (body.key(), body.value()));
