@@ -24,6 +24,7 @@ mod quiet_partitions;
 mod replay;
 mod second_copies;
 mod topics_layout;
+mod upgrade;
 mod value_level;
 mod world;
 
