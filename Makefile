@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Rust may have been installed by scripts/install.sh in this run, before PATH has it.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 # One target folder outside the clone, shared by all clones; set CARGO_TARGET_DIR to change it.
 cache := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)

@@ -6,6 +6,8 @@ set -euo pipefail
 purpose=${1:-run}
 rust_wanted=1.89
 missing=()
+# Where rustup puts Rust; a shell that is older than this installation does not have it.
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 say() { printf 'tidewire: %s\n' "$*" >&2; }
 stop() { say "$*"; exit 1; }

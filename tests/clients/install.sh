@@ -61,7 +61,7 @@ make_formats() {
 make_kafkajs() {
   cp "$here/kafkajs/package.json" "$here/kafkajs/package-lock.json" "$work"
   # --no-audit and --no-fund: npm requests only the packages from the registry.
-  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --silent ||
+  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --loglevel error ||
     stop 'npm could not install kafkajs; check the connection to registry.npmjs.org'
 }
 
@@ -104,7 +104,7 @@ make_quickstart_python() {
 
 make_quickstart_node() {
   cp "$here"/quickstart/{package,package-lock}.json "$work"
-  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --silent ||
+  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --loglevel error ||
     stop 'npm could not install ws; check the connection to registry.npmjs.org'
 }
 
@@ -134,7 +134,7 @@ make_sse_sseclient() {
 
 make_sse_node() {
   cp "$here"/sse/{package,package-lock}.json "$work"
-  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --silent ||
+  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --loglevel error ||
     stop 'npm could not install eventsource; check the connection to registry.npmjs.org'
 }
 

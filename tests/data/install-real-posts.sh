@@ -22,7 +22,7 @@ if [ ! -e "$posts" ]; then
   work=$(mktemp -d "$cache/work.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   cd "$work"
-  npm pack --ignore-scripts --silent "simdjson@$version" >/dev/null ||
+  npm pack --ignore-scripts --loglevel error "simdjson@$version" >/dev/null ||
     stop "npm could not fetch simdjson@$version; check the connection to registry.npmjs.org"
   echo "$package_sha512  simdjson-$version.tgz" | sha512sum --check --status ||
     stop "simdjson-$version.tgz has another checksum than the package of these tests"

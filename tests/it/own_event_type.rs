@@ -134,10 +134,10 @@ fn the_page_leads_from_a_file_to_an_event_in_a_browser() {
 
 #[test]
 fn the_page_s_change_is_compatible_and_what_it_calls_refused_is() {
-    let names = ["shop/orders.toml", "keep.sh", "against.sh"];
+    let names = ["shop/orders.toml", "copy.sh", "against.sh"];
     let folder = PageFolder::write(&names, ADDRESS);
-    assert_eq!(folder.run("keep.sh").0, Some(0));
-    folder.add(&["shop/payments.toml"], ADDRESS);
+    assert_eq!(folder.run("copy.sh").0, Some(0));
+    folder.add(&["shop-next/payments.toml"], ADDRESS);
     let (code, printed) = folder.run("against.sh");
     assert_eq!(code, Some(0), "{printed}");
     let line = "compatible: type `payment.received` is added";
@@ -145,19 +145,19 @@ fn the_page_s_change_is_compatible_and_what_it_calls_refused_is() {
 
     let orders = fs::read_to_string(folder.path("shop/orders.toml")).expect("just written");
     let changed = orders.replace("key = [\"order_id\"]", "key = [\"shop_id\"]");
-    fs::write(folder.path("shop/orders.toml"), changed).expect("writable");
+    fs::write(folder.path("shop-next/orders.toml"), changed).expect("writable");
     let (code, printed) = folder.run("against.sh");
     assert_eq!(code, Some(2), "{printed}");
     assert!(printed.contains("type `order.placed`: the key changed"), "{printed}");
     assert!(printed.contains("topics.prefix"), "it says what to do: {printed}");
 
-    fs::write(folder.path("shop/orders.toml"), "[types.\"post.created\"]\ndata = \"x:q\"\n")
-        .expect("writable");
+    let wrong = "[types.\"post.created\"]\ndata = \"x:q\"\n";
+    fs::write(folder.path("shop-next/orders.toml"), wrong).expect("writable");
     let (code, printed) = folder.run("against.sh");
     assert_eq!(code, Some(2), "{printed}");
-    assert!(printed.contains("shop/orders.toml, post.created: "), "{printed}");
+    assert!(printed.contains("shop-next/orders.toml, post.created: "), "{printed}");
     // The other file uses a kind that is gone.
-    assert!(printed.contains("shop/payments.toml, payment.received: "), "{printed}");
+    assert!(printed.contains("shop-next/payments.toml, payment.received: "), "{printed}");
 }
 
 #[test]
@@ -167,12 +167,13 @@ fn every_snippet_of_the_page_is_run() {
         "against.sh",
         "browser.js",
         "check.sh",
-        "keep.sh",
+        "copy.sh",
+        "export.sh",
         "listen.sh",
         "run.sh",
         "send.sh",
+        "shop-next/payments.toml",
         "shop/orders.toml",
-        "shop/payments.toml",
     ];
     assert_eq!(printed, run, "run a new snippet in a test of this file");
 }
@@ -258,8 +259,19 @@ fn a_start_with_a_changed_key_is_refused_and_the_former_folder_goes_on() {
         assert!(printed.contains(says) && printed.contains("data_dir"), "{printed}");
     }
 
-    folder.add(&["shop/payments.toml"], ADDRESS);
+    let payments = document::snippets(PAGE)["shop-next/payments.toml"].clone();
+    fs::write(folder.path("shop/payments.toml"), payments).expect("writable");
     server.restart();
     assert_eq!(send(&server, "o2", &order), 202);
     expect(&server, &["o1", "o2"]);
+    server.stop();
+    let export = document::snippets(PAGE)["export.sh"].clone();
+    let words = export.split_whitespace().skip(1);
+    let mut export = server::command();
+    export.args(words).arg("--data-dir").arg(server.data_dir()).current_dir(folder.0.path());
+    assert!(export.output().expect("it starts").status.success());
+    for name in ["orders.toml", "payments.toml"] {
+        let read = |dir: &str| fs::read_to_string(folder.path(dir).join(name)).expect("a file");
+        assert_eq!(read("shop-again"), read("shop"));
+    }
 }

@@ -18,11 +18,13 @@ mod one_machine;
 mod one_partition;
 mod operators;
 mod outage;
+mod product_failures;
 mod products;
 mod quiet_partitions;
 mod replay;
 mod second_copies;
 mod topics_layout;
+mod upgrade;
 mod value_level;
 mod world;
 

@@ -48,6 +48,18 @@ impl OneMachine {
         Self { log, topology, operators, stores, derive: None, processes: 0 }
     }
 
+    /// Stops DERIVE in order and goes on with other operators, on these stores.
+    pub(crate) fn replace(
+        &mut self,
+        operators: &'static [&'static dyn Operator],
+        stores: &FakeStores,
+    ) {
+        if let Some((_, derive)) = self.derive.take() {
+            derive.close().expect("no faults");
+        }
+        (self.operators, self.stores) = (operators, stores.clone());
+    }
+
     /// Appends an event to a lane, as ADMIT does; only while there are no faults.
     pub(crate) fn append(&self, lane: Lane, event: &Event) {
         let record = Outgoing {

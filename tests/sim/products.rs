@@ -46,7 +46,7 @@ fn pick<'a>(rng: &mut TestRng, of: &[&'a str]) -> &'a str {
 }
 
 /// An event of a few users about a few posts, threads and workspaces.
-fn event(rng: &mut TestRng, n: u64) -> Event {
+pub(crate) fn event(rng: &mut TestRng, n: u64) -> Event {
     const USERS: [&str; 5] = ["ann", "bob", "cy", "dee", "eve"];
     const POSTS: [&str; 6] = ["p0", "p1", "p2", "p3", "p4", "p5"];
     let (user, other) = (pick(rng, &USERS), pick(rng, &USERS));
@@ -108,11 +108,11 @@ fn event(rng: &mut TestRng, n: u64) -> Event {
 
 /// What a run has come to.
 #[derive(Debug, PartialEq, Eq)]
-struct Outcome {
+pub(crate) struct Outcome {
     /// How often each event was delivered to each channel.
-    delivered: BTreeMap<(String, String), usize>,
+    pub(crate) delivered: BTreeMap<(String, String), usize>,
     /// Type and data of the last value of each entry; `None`: it is removed.
-    state: BTreeMap<String, Option<(String, String)>>,
+    pub(crate) state: BTreeMap<String, Option<(String, String)>>,
     /// Events that no operator could process.
     letters: BTreeSet<String>,
 }
@@ -121,7 +121,7 @@ fn key_of(record: &Record) -> String {
     String::from_utf8_lossy(record.body.key().expect("a key")).replace('\0', " ")
 }
 
-fn outcome(machine: &OneMachine) -> Outcome {
+pub(crate) fn outcome(machine: &OneMachine) -> Outcome {
     let topology = &machine.topology;
     let mut delivered = BTreeMap::new();
     for topic in [topology.out_stream(), topology.out_urgent()] {

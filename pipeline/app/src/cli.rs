@@ -32,7 +32,7 @@ pub enum Verb {
     Gateway(ServeArgs),
     /// Create, list or describe topics
     Topics(TopicsArgs),
-    /// Check a folder of event types
+    /// Check a folder of event types, or export the one in force
     Catalogue(CatalogueArgs),
     /// Export, register or check the Avro schemas of typed records
     Schemas(SchemasArgs),
@@ -363,6 +363,15 @@ pub enum CatalogueVerb {
         #[arg(long, value_name = "DIR")]
         against: Option<PathBuf>,
     },
+    /// Write the catalogue in force, as DERIVE has stored it, as a folder for catalogue.dir
+    Export {
+        /// The folder: a new or an empty one
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Settings.
+        #[command(flatten)]
+        settings: SettingArgs,
+    },
 }
 
 /// Arguments of `schemas`.
@@ -498,6 +507,9 @@ impl Verb {
             Self::Resume(args) | Self::Ready(args) => &args.settings,
             Self::Produce(args) => &args.to.settings,
             Self::Tail(args) => &args.at.settings,
+            Self::Catalogue(CatalogueArgs { verb: CatalogueVerb::Export { settings, .. } }) => {
+                settings
+            }
             Self::Generate(_) | Self::Catalogue(_) => return None,
         };
         settings.log_filter.as_deref()

@@ -73,8 +73,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The unique name of this process, the same after a restart.
     pub instance: String,
-    /// The event types and channels in force.
-    pub catalogue: &'static Catalogue,
+    /// The event types and channels in force; `None` for a command that needs none.
+    catalogue: Option<&'static Catalogue>,
     /// Where the embedded log and the state are.
     pub data: DataConfig,
     /// The topics' names and partitions.
@@ -133,11 +133,29 @@ pub struct GatewaySizing {
     pub shards: usize,
 }
 
+/// What settings are parsed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigUsage {
+    /// To run this role.
+    Role(Role),
+    /// For a command that needs the catalogue.
+    Catalogue,
+    /// For a command that does not: it works whatever is in `catalogue.dir`.
+    Command,
+}
+
 impl Config {
-    /// Parses every setting, or fails with the list of all wrong ones. `role` is the role to run;
-    /// other commands run none.
-    pub fn parse(mut settings: Settings, role: Option<Role>) -> Result<Self, ProcessExit> {
-        let config = Self::read(&mut settings);
+    /// Parses every setting, or fails with the list of all wrong ones.
+    pub fn parse(mut settings: Settings, usage: ConfigUsage) -> Result<Self, ProcessExit> {
+        let mut config = Self::read(&mut settings);
+        let role = match usage {
+            ConfigUsage::Role(role) => Some(role),
+            ConfigUsage::Catalogue | ConfigUsage::Command => None,
+        };
+        if usage != ConfigUsage::Command {
+            let mut read = SettingsReader { settings: &mut settings };
+            config.catalogue = Some(read.value("catalogue.dir", catalogue::in_force));
+        }
         config.check_log(&mut settings);
         config.check_standby(&mut settings);
         if let Some(role) = role {
@@ -176,7 +194,7 @@ impl Config {
                 LogChoice::Kafka(bootstrap) => LogConfig::Kafka(KafkaConfig { bootstrap, ..kafka }),
             },
             instance: read.value("instance", values::instance),
-            catalogue: read.value("catalogue.dir", catalogue::in_force),
+            catalogue: None,
             data: DataConfig {
                 dir: read.value("data_dir", values::folder),
                 is_given: read.settings.value("data_dir").source != SettingSource::Default,
@@ -212,6 +230,11 @@ impl Config {
                 read.value("demo.enabled", values::boolean).then_some(rate)
             },
         }
+    }
+
+    /// The event types and channels in force.
+    pub fn catalogue(&self) -> &'static Catalogue {
+        self.catalogue.expect("a role, or a command that needs it, has parsed the settings for it")
     }
 
     /// The topics of this deployment.
@@ -315,7 +338,7 @@ mod tests {
         for (key, text) in flags {
             settings.add_flag(key, &format!("--{key}"), Some((*text).into()));
         }
-        Config::parse(settings, None)
+        Config::parse(settings, ConfigUsage::Catalogue)
     }
 
     fn run_as(role: Role, flags: &[(&'static str, &str)]) -> Result<Config, String> {
@@ -323,7 +346,7 @@ mod tests {
         for (key, text) in flags {
             settings.add_flag(key, &format!("--{key}"), Some((*text).into()));
         }
-        Config::parse(settings, Some(role)).map_err(|error| error.to_string())
+        Config::parse(settings, ConfigUsage::Role(role)).map_err(|error| error.to_string())
     }
 
     fn check_refused(key: &'static str, text: &str, expected: &str) {

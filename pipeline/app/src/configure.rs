@@ -9,8 +9,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::cli::{ProcessArgs, ServeArgs, SettingArgs};
-use crate::config::Config;
 use crate::config::settings::Settings;
+use crate::config::{Config, ConfigUsage};
 use crate::process_exit::ProcessExit;
 use crate::role::Role;
 
@@ -25,11 +25,17 @@ pub fn for_role(role: Role, args: &ServeArgs) -> Result<Config, ProcessExit> {
         settings.add_flag("insecure_dev", "dev", Some("true".into()));
     }
     name_instance(&mut settings);
-    Config::parse(settings, Some(role))
+    Config::parse(settings, ConfigUsage::Role(role))
 }
 
-/// The configuration of a command that runs no role.
+/// The configuration of a command that runs no role and needs no catalogue, so that it works with
+/// any folder of `catalogue.dir`.
 pub fn for_command(args: &SettingArgs) -> Result<Config, ProcessExit> {
+    Config::parse(given(args)?, ConfigUsage::Command)
+}
+
+/// The configuration of a command that needs the catalogue.
+pub fn with_catalogue(args: &SettingArgs) -> Result<Config, ProcessExit> {
     with_registry(args, None)
 }
 
@@ -37,7 +43,7 @@ pub fn for_command(args: &SettingArgs) -> Result<Config, ProcessExit> {
 pub fn with_registry(args: &SettingArgs, url: Option<String>) -> Result<Config, ProcessExit> {
     let mut settings = given(args)?;
     settings.add_flag("registry.url", "--registry", url);
-    Config::parse(settings, None)
+    Config::parse(settings, ConfigUsage::Catalogue)
 }
 
 /// The settings as they are given, wrong ones included; fails if the file cannot be read.

@@ -74,6 +74,12 @@ pub fn put_in_force(
     }
 }
 
+/// The newest stored catalogue, with the files that add to the built-in one. `None`: nothing is
+/// stored yet.
+pub fn stored(log: &dyn Log, topology: &Topology) -> Result<Option<Catalogue>, CatalogueError> {
+    newest(log, topology)?.map(|stored| stored.compile(topology)).transpose()
+}
+
 /// A catalogue as the topic has it.
 struct StoredCatalogue {
     key: Vec<u8>,

@@ -136,7 +136,13 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "derive_changelog_ignored_total",
         "counter",
         &[],
-        "Changelog records of tables that this build does not have.",
+        "Changelog records that are no changes of a table.",
+    ),
+    (
+        "derive_changelog_kept_total",
+        "counter",
+        &[],
+        "Changelog records of tables that this build does not have, kept for one that has them.",
     ),
     (
         "derive_stores_rebuilt_total",
@@ -473,6 +479,11 @@ pub(crate) fn task_restored(partition: Partition, replayed: u64, took_ms: i64) {
 }
 
 /// A change of a table that this build does not have.
+pub(crate) fn changelog_kept() {
+    counter!("derive_changelog_kept_total").increment(1);
+}
+
+/// A changelog record that is no change of a table.
 pub(crate) fn changelog_ignored() {
     counter!("derive_changelog_ignored_total").increment(1);
 }

@@ -2,13 +2,14 @@
 //!
 //! State, positions and stored outputs of a deployment are keyed by the older catalogue. A change
 //! of a key, of a channel's class or of a state key would leave that state without an owner, and a
-//! removed name would turn events into dead letters. Such a change needs new topics, so a new
-//! prefix. Everything else applies to events from the start of the processes on.
+//! removed name or a narrower field would turn events into dead letters. A name that gets another
+//! meaning would give equal events different keys. Such a change needs new topics, so a new prefix.
+//! Everything else applies to events from the start of the processes on.
 
 use std::collections::BTreeSet;
 
 use super::lookup::Catalogue;
-use super::model::{ChannelKind, ChannelRule, EventType, Field, Move, MoveKey};
+use super::model::{ChannelKind, ChannelRule, Condition, EventType, Field, Move, MoveKey};
 
 /// The differences of two catalogues, each a sentence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub fn compare(old: &Catalogue, new: &Catalogue) -> Comparison {
     for event_type in new.types.iter().filter(|t| find(old, &t.name).is_none()) {
         out.compatible.push(format!("type `{}` is added", event_type.name));
     }
+    out.meanings(old, new);
     let others = out.compatible.is_empty() && out.refused.is_empty() && old.hash != new.hash;
     if others {
         out.compatible.push("operators or rules of normalisation changed".to_owned());
@@ -48,9 +50,51 @@ pub fn compare(old: &Catalogue, new: &Catalogue) -> Comparison {
     out
 }
 
+/// The types that a name means: those under a condition in the order in which they are tried, and
+/// the one otherwise.
+#[derive(PartialEq)]
+struct NameMeaning<'a> {
+    conditional: Vec<(Option<&'a Condition>, &'a str)>,
+    otherwise: Option<&'a str>,
+}
+
+impl<'a> NameMeaning<'a> {
+    fn of(name: &str, catalogue: &'a Catalogue) -> Self {
+        let conditional = catalogue.names.conditional.get(name).into_iter().flatten();
+        let conditional = conditional.map(|&(at, alias)| {
+            let event_type = &catalogue.types[at];
+            (event_type.aliases[alias].when.as_ref(), event_type.name.as_str())
+        });
+        let otherwise = catalogue.resolve(name).map(|event_type| event_type.name.as_str());
+        Self { conditional: conditional.collect(), otherwise }
+    }
+
+    /// The meaning in words, if the name has one. A name with a condition has a type without one.
+    fn text(&self) -> Option<String> {
+        let conditional =
+            self.conditional.iter().map(|(_, name)| format!("`{name}` on a condition"));
+        let otherwise = format!("`{}`", self.otherwise?);
+        Some(conditional.chain([otherwise]).collect::<Vec<_>>().join(", else "))
+    }
+}
+
 impl Comparison {
     fn refuse(&mut self, text: String) {
         self.refused.push(text);
+    }
+
+    /// Names that the new catalogue gives another meaning: an added type or alias may be covered by
+    /// a pattern, or name another type under a condition. Removed names are compared elsewhere.
+    fn meanings(&mut self, old: &Catalogue, new: &Catalogue) {
+        let names = new.names.exact.keys().chain(new.names.conditional.keys());
+        for name in names.filter(|name| !name.ends_with('*')).collect::<BTreeSet<_>>() {
+            let (before, now) = (NameMeaning::of(name, old), NameMeaning::of(name, new));
+            if before != now
+                && let (Some(before), Some(now)) = (before.text(), now.text())
+            {
+                self.refuse(format!("name `{name}`: it meant {before} and means {now}"));
+            }
+        }
     }
 
     fn kind(&mut self, old: &ChannelKind, new: &ChannelKind) {
@@ -127,8 +171,19 @@ impl Comparison {
                 Some(now) if now.required && !field.required => {
                     self.refuse(format!("type `{name}`: field `{}` is now required", field.name));
                 }
+                Some(now) if !is_wider(field, now) => self.refuse(format!(
+                    "type `{name}`: field `{}` no longer allows all its values",
+                    field.name
+                )),
                 Some(_) => {}
             }
+        }
+        for group in new.one_of.iter().filter(|group| !is_given(old, group)) {
+            let fields = group.join("`, `");
+            self.refuse(format!("type `{name}`: one of the fields `{fields}` is now required"));
+        }
+        if old.unchecked && !new.unchecked {
+            self.refuse(format!("type `{name}`: its fields are checked now"));
         }
         let is_new = |field: &&Field| old.field(&field.name).is_none();
         for field in new.fields.iter().filter(is_new) {
@@ -195,6 +250,28 @@ impl Comparison {
             }
         }
     }
+}
+
+/// Whether a field allows every value that it allowed.
+fn is_wider(old: &Field, new: &Field) -> bool {
+    let values = match (&old.values[..], &new.values[..]) {
+        (_, []) => true,
+        ([], _) => false,
+        (old, new) => old.iter().all(|value| new.contains(value)),
+    };
+    let range = match (old.range, new.range) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(old), Some(new)) => new.0 <= old.0 && old.1 <= new.1,
+    };
+    values && range
+}
+
+/// Whether every event of the type had one of these fields.
+fn is_given(old: &EventType, group: &[String]) -> bool {
+    let is_required = |name: &String| old.field(name).is_some_and(|field| field.required);
+    let is_part = |of: &Vec<String>| of.iter().all(|name| group.contains(name));
+    group.iter().any(is_required) || old.one_of.iter().any(is_part)
 }
 
 /// Whether both treat events alike; what only the reference page shows is left out.

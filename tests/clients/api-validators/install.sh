@@ -27,7 +27,7 @@ if [ ! -e "$folder" ]; then
   trap 'rm -rf "$work"' EXIT
   cp "$here/package.json" "$here/package-lock.json" "$work"
   # --no-audit and --no-fund: npm requests only the packages from the registry.
-  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --silent >&2 ||
+  npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund --loglevel error >&2 ||
     stop 'npm could not install the validators; check the connection to registry.npmjs.org'
   mv -T "$work" "$folder"
 fi

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use tidewire_app::cli::{TopicsVerb, Verb};
 use tidewire_app::config::settings::Settings;
-use tidewire_app::config::{Config, LogConfig};
+use tidewire_app::config::{Config, ConfigUsage, LogConfig};
 
 use crate::deploy::compose::{self, Compose, Service, root};
 use crate::deploy::dockerfile::{self, stages};
@@ -23,7 +23,8 @@ fn config(name: &str, service: &Service) -> Config {
     let given = service.environment.clone().into_iter();
     let mut settings = Settings::defaults();
     settings.add_variables(image.variables().into_iter().chain(given));
-    Config::parse(settings, service.role()).unwrap_or_else(|why| panic!("{name}: {why}"))
+    let usage = service.role().map_or(ConfigUsage::Command, ConfigUsage::Role);
+    Config::parse(settings, usage).unwrap_or_else(|why| panic!("{name}: {why}"))
 }
 
 fn configs(compose: &Compose) -> BTreeMap<&str, Config> {

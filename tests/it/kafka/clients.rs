@@ -82,7 +82,7 @@ fn every_client_reads_back_what_every_other_writes_byte_for_byte() {
     for writer in all() {
         let mark = format!("{}/aborted", writer.name);
         let there =
-            everything.iter().filter(|got| String::from_utf8_lossy(&got.value).contains(&mark));
+            everything.iter().filter(|got| String::from_utf8_lossy(got.bytes()).contains(&mark));
         assert!(there.count() > 0, "{}: the aborted records were never written", writer.name);
     }
 }
@@ -211,7 +211,8 @@ impl fmt::Display for RecordDifference<'_> {
 /// Asserts that a reader got exactly these records, in order per batch and key.
 fn same(reader: &ClientProgram, got: &[ConsumedRecord], expected: &[ProducedRecord]) {
     let name = &reader.name;
-    let text = |got: &ConsumedRecord| String::from_utf8(got.value.clone()).expect("we write text");
+    let text =
+        |got: &ConsumedRecord| String::from_utf8(got.bytes().to_vec()).expect("we write text");
     let sent = |got: &ConsumedRecord| ProducedRecord {
         key: got.key.clone(),
         value: text(got),
@@ -347,7 +348,7 @@ fn check_deliveries(
     let name = &client.name;
     let mut missing = expected.clone();
     for record in got {
-        let event = EventView::decode(&record.value)
+        let event = EventView::decode(record.bytes())
             .unwrap_or_else(|error| panic!("{name} read {record:?}: {error}"));
         let channel = record.key.clone().expect("the key is the channel");
         let text = missing.remove(&(channel, event.event_id.to_owned()));

@@ -389,9 +389,17 @@ fn check_acls(broker: &Broker, ca: &str) {
             "warn  the clocks were not compared",
         ],
     );
-    let all =
-        ["--operation", "All", "--topic", "tw.", "--transactional-id", "tw.", "--group", "tw."];
+    let all = ["--operation", "All", "--topic", "tw.", "--group", "tw."];
     broker.grant(&[&all[..], &prefixed].concat());
+    let of_derive = ["--operation", "All", "--transactional-id", "tw.derive"];
+    broker.grant(&[&of_derive[..], &prefixed].concat());
+    doctor(&secure, &guest).check(
+        0,
+        &["warn  this user may not Write ids that begin like the transactional id tw.layout, which \
+           `topics create`, `dev` and `finalize` need, or tw.dead-letters, which"],
+    );
+    let all_ids = ["--operation", "All", "--transactional-id", "tw."];
+    broker.grant(&[&all_ids[..], &prefixed].concat());
     doctor(&secure, &guest).check(
         0,
         &[

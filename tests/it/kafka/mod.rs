@@ -12,6 +12,7 @@ mod input_topics;
 mod internal_types;
 mod log;
 mod open_transaction;
+mod operators;
 mod output_topics;
 mod partitions;
 mod peer_reports;

@@ -110,10 +110,16 @@ pub(super) fn check(
         wrong.push(missing_permission(target, denied, "topic", &such_as("topic", &names)));
     }
     wrong.extend(check_groups(target, cluster));
-    wrong.extend(check_transactional_ids(target));
-    if wrong.is_empty() {
+    let ids_of_derive = check_transactional_ids(target);
+    // What begins with the prefix is one ACL in most deployments: one finding is enough then.
+    let others = if ids_of_derive.is_none() { check_ids_of_commands(target) } else { None };
+    wrong.extend(ids_of_derive);
+    if wrong.is_empty() && others.is_none() {
         let all = "this user has every permission on topics, groups and transactional ids";
         report(Finding::Ok(all.into()));
+    }
+    if let Some(finding) = others {
+        report(finding);
     }
     wrong.into_iter().for_each(|text| report(Finding::Fix(text)));
 }
@@ -155,27 +161,61 @@ fn is_settling(code: Code) -> bool {
     )
 }
 
-/// Initialises an id with our prefix that no process uses, so that nobody is fenced.
+/// Checks the transactional ids of DERIVE.
 fn check_transactional_ids(target: &DoctorTarget<'_>) -> Option<String> {
     let begins = target.topology.derive_group();
-    let id = format!("{begins}-{}-doctor", target.instance);
-    let made = target.config.transactor(&id).create_with_context(CapturingContext::default());
-    let producer: BaseProducer<CapturingContext> = match made {
-        Ok(producer) => producer,
-        Err(error) => {
-            return Some(format!("can't create a Kafka producer: {error}; check kafka.properties"));
-        }
-    };
-    let error = producer.init_transactions(COORDINATOR_LIMIT).err()?;
-    match error.rdkafka_error_code() {
-        Some(Code::TransactionalIdAuthorizationFailed) => {
+    match may_write_ids(target, &begins) {
+        Ok(true) => None,
+        Ok(false) => {
             let ids = format!("transactional ids that begin with {begins}");
             Some(missing_permission(target, &[Operation::Write], "transactional-id", &ids))
         }
-        Some(code) => Some(format!(
+        Err(why) => Some(why),
+    }
+}
+
+/// Checks the transactional ids of commands. A process may use them now, and initialising them
+/// would fence it. So ids that begin alike are checked, and a denial is no proof: an ACL may name
+/// the id itself.
+fn check_ids_of_commands(target: &DoctorTarget<'_>) -> Option<Finding> {
+    let layout = target.topology.layout_transactional_id();
+    let dead_letters = target.topology.dead_letters_transactional_id();
+    let mut unknown = Vec::new();
+    for (id, commands) in [
+        (layout, "`topics create`, `dev` and `finalize`"),
+        (dead_letters, "`dead-letters requeue` and `drop`"),
+    ] {
+        match may_write_ids(target, &id) {
+            Ok(true) => {}
+            Ok(false) => unknown.push(format!("{id}, which {commands} need")),
+            Err(why) => return Some(Finding::Fix(why)),
+        }
+    }
+    (!unknown.is_empty()).then(|| {
+        Finding::Warn(format!(
+            "this user may not Write ids that begin like the transactional id {}; make sure that \
+             an ACL names them: `kafka-acls.sh --bootstrap-server {} --list`",
+            unknown.join(", or "),
+            target.config.bootstrap
+        ))
+    })
+}
+
+/// Whether ids that begin like this may be written: initialises one that no process uses, so that
+/// nobody is fenced.
+fn may_write_ids(target: &DoctorTarget<'_>, begins: &str) -> Result<bool, String> {
+    let id = format!("{begins}-{}-doctor", target.instance);
+    let made = target.config.transactor(&id).create_with_context(CapturingContext::default());
+    let producer: BaseProducer<CapturingContext> = made.map_err(|error| {
+        format!("can't create a Kafka producer: {error}; check kafka.properties")
+    })?;
+    let Err(error) = producer.init_transactions(COORDINATOR_LIMIT) else { return Ok(true) };
+    match error.rdkafka_error_code() {
+        Some(Code::TransactionalIdAuthorizationFailed) => Ok(false),
+        Some(code) => Err(format!(
             "initialising the transactional id {id} failed ({code}); check the brokers' logs"
         )),
-        None => Some(format!(
+        None => Err(format!(
             "initialising the transactional id {id} failed ({error}); check the brokers' logs"
         )),
     }

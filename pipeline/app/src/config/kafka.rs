@@ -159,7 +159,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::LogConfig;
+    use crate::config::{ConfigUsage, LogConfig};
 
     fn check_brokers(text: &str, expected: Option<&str>) {
         let expected = expected.map(|brokers| LogChoice::Kafka(brokers.into()));
@@ -183,7 +183,7 @@ mod tests {
         let mut settings = Settings::defaults();
         settings.add_file(Path::new("t.toml"), file);
         settings.add_variables(variables.iter().map(|(n, v)| ((*n).into(), (*v).into())));
-        Config::parse(settings, None).map_err(|error| error.to_string())
+        Config::parse(settings, ConfigUsage::Command).map_err(|error| error.to_string())
     }
 
     const PASSWORD: (&str, &str) = ("TIDEWIRE_KAFKA_PROPERTIES_SASL_PASSWORD", "s3cret");

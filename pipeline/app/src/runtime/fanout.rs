@@ -23,7 +23,7 @@ use crate::runtime::supervisor::{EngineLoop, LoopEnd, Supervisor};
 /// Opens the hub on the output topics.
 pub fn open_hub(config: &Config, ports: &ProcessPorts) -> Result<Arc<Hub>, EngineError> {
     let limits = FanoutConfig {
-        catalogue: config.catalogue,
+        catalogue: config.catalogue(),
         ring_max_bytes: config.gateway.ring_bytes,
         ..FanoutConfig::default()
     };

@@ -74,7 +74,7 @@ pub fn start(
         },
         guard: guard(config, state.role),
         timeouts: RequestTimeouts::default(),
-        catalogue: config.catalogue,
+        catalogue: config.catalogue(),
     };
     let parts = GatewayParts { publish, hooks: pages(config, state), workers };
     Gateway::start(gateway, parts).map_err(|error| {
@@ -119,7 +119,8 @@ fn ingest_topics(ports: &ProcessPorts) -> IngestTopics {
 
 fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
     let ServerState { role, ports, ready, metrics } = state;
-    let (log, instance, catalogue) = (ports.log.clone(), config.instance.clone(), config.catalogue);
+    let (log, instance, catalogue) =
+        (ports.log.clone(), config.instance.clone(), config.catalogue());
     let data_dir = embedded_data_dir(config);
     let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(ports, &ready));
     AppHooks {
@@ -193,12 +194,13 @@ fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConfigUsage;
     use crate::config::settings::Settings;
 
     fn names(role: Role, listen: &str) -> UnlistedHosts {
         let mut settings = Settings::defaults();
         settings.add_flag("listen", "--listen", Some(listen.into()));
-        let config = Config::parse(settings, None).expect("right");
+        let config = Config::parse(settings, ConfigUsage::Command).expect("right");
         guard(&config, role).unlisted_hosts
     }
 

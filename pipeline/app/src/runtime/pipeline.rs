@@ -57,7 +57,7 @@ pub fn start_admit(
         let admit = AdmitConfig {
             topology: ports.topology.clone(),
             source,
-            catalogue: config.catalogue,
+            catalogue: config.catalogue(),
             instance: config.instance.clone(),
             settings_hash: SETTINGS_HASH,
             registry: ports.registry.clone(),
@@ -84,7 +84,7 @@ pub fn start_derive(
     for thread in 0..config.derive_threads {
         let derive = DeriveConfig {
             topology: ports.topology.clone(),
-            catalogue: config.catalogue,
+            catalogue: config.catalogue(),
             instance: config.instance.clone(),
             thread,
             build: BUILD_NAME.into(),

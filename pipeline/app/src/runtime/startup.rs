@@ -111,7 +111,7 @@ fn put_catalogue_in_force(role: Role, config: &Config, log: &dyn Log) -> Result<
         true => CatalogueAccess::Writes,
         false => CatalogueAccess::Reads,
     };
-    let result = put_in_force(log, &config.topology(), config.catalogue, access);
+    let result = put_in_force(log, &config.topology(), config.catalogue(), access);
     result.map_err(|error| match error {
         CatalogueError::Refused(text) => AttemptError::Permanent(ProcessExit::Usage(text)),
         CatalogueError::Ahead(text) => AttemptError::Transient(ProcessExit::Usage(text)),

@@ -43,7 +43,7 @@ const FURTHER_CONNECTIONS: usize = 2;
 
 /// Runs every check and prints its result.
 pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
-    let config = configure::for_command(args)?;
+    let config = configure::with_catalogue(args)?;
     let owner = find_port_owner(&config);
     let mut findings = Findings::default();
     findings.add(check_port(&config, owner));

@@ -38,7 +38,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), ProcessExit> {
     let ReplayVerb::Verify(args) = &args.verb;
     let from = args.from.as_deref().map(|text| point("--from", text)).transpose()?;
     let to = args.to.as_deref().map(|text| point("--to", text)).transpose()?;
-    let config = configure::for_command(&args.settings)?;
+    let config = configure::with_catalogue(&args.settings)?;
     let tasks = tasks(args, &config)?;
     let verifier = Verifier::open(&config)?;
     let mut summary = VerifySummary::default();
@@ -142,7 +142,7 @@ impl<'a> Verifier<'a> {
     ) -> Result<(), ProcessExit> {
         let task = TaskSpec {
             topology: self.config.topology(),
-            catalogue: self.config.catalogue,
+            catalogue: self.config.catalogue(),
             partition,
             build: BUILD_NAME.into(),
             settings_hash: SETTINGS_HASH,

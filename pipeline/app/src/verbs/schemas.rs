@@ -20,16 +20,16 @@ use crate::{configure, terminal};
 pub fn run(args: &SchemasArgs) -> Result<(), ProcessExit> {
     match &args.verb {
         SchemasVerb::Export { dir, types, settings } => {
-            let catalogue = configure::for_command(settings)?.catalogue;
+            let catalogue = configure::with_catalogue(settings)?.catalogue();
             export(dir, &select_types(catalogue, types)?)
         }
         SchemasVerb::Register(at) => {
             let config = configure::with_registry(&at.settings, at.registry.clone())?;
-            register(&registry(&config)?, &select_types(config.catalogue, &at.types)?)
+            register(&registry(&config)?, &select_types(config.catalogue(), &at.types)?)
         }
         SchemasVerb::Check(at) => {
             let config = configure::with_registry(&at.settings, at.registry.clone())?;
-            check(&registry(&config)?, &select_types(config.catalogue, &at.types)?)
+            check(&registry(&config)?, &select_types(config.catalogue(), &at.types)?)
         }
     }
 }

@@ -5,10 +5,10 @@
 //! because it is what corrects the mistake. Values of secrets are never printed.
 
 use crate::cli::SettingArgs;
-use crate::config::Config;
 use crate::config::settings::{
     PROPERTIES, SETTINGS, Setting, SettingSource, SettingValue, Settings, variable_of,
 };
+use crate::config::{Config, ConfigUsage};
 use crate::process_exit::ProcessExit;
 use crate::{configure, terminal};
 
@@ -26,7 +26,7 @@ pub fn run(args: &SettingArgs) -> Result<(), ProcessExit> {
     settings.properties().values().try_for_each(print_given)?;
     match unreadable {
         Some(exit) => Err(exit),
-        None => Config::parse(settings, None).map(drop),
+        None => Config::parse(settings, ConfigUsage::Catalogue).map(drop),
     }
 }
 

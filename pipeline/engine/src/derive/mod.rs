@@ -54,6 +54,7 @@ pub(crate) mod encoding;
 pub mod lane_times;
 pub mod order;
 pub mod progress;
+mod skipped;
 pub mod source_changes;
 pub mod source_offsets;
 mod timer_cause;

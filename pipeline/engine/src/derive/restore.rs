@@ -6,6 +6,9 @@
 //! store's progress until the reader's *positions* reach those ends; records can't be counted
 //! instead, because control records occupy offsets too.
 //!
+//! Records of tables that this build does not declare are kept beside the others
+//! ([`crate::derive::skipped`]), so that a store's progress holds for every build.
+//!
 //! A store that does not fit its changelogs ([`crate::derive::store_fit`]) is destroyed, rebuilt
 //! and counted. A restore that outlasts the tombstones it has to read starts again, since removed
 //! keys could come back.
@@ -19,9 +22,11 @@ use crate::derive::operator::Rules;
 use crate::derive::order::{Accepted, OrderRecord};
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::RestoredTask;
+use crate::derive::skipped::{self, RowChange};
 use crate::derive::store_fit::{
     AWAY_TOO_LONG, ChangelogBounds, FittingStore, STALE_MS_MAX, StoreLocation,
 };
+use crate::derive::table_decl::Changelog;
 use crate::derive::tables::{TaskTables, task_state};
 use crate::port::{
     Bounds, Committed, Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Stores,
@@ -161,9 +166,12 @@ impl ChangelogReader {
             ChangelogTail { at, slot: slots[n - 1], from: from[n - 1], end: ends[n - 1] }
         });
         let FittingStore { store, progress, must_be_complete } = opened;
+        let mut state = task_state(store);
+        let is_declared = |table| context.tables.has(table);
+        skipped::move_declared(&mut state, &progress.encode(), is_declared).map_err(opening)?;
         Ok(Self {
             partition,
-            state: task_state(store),
+            state,
             progress,
             reader,
             tails,
@@ -224,7 +232,14 @@ impl ChangelogReader {
                 Some((table, key, value)) if context.tables.has(table) => {
                     self.state.restore(table, &key, value);
                 }
-                _ => telemetry::changelog_ignored(),
+                Some((table, key, value)) => {
+                    let from = if tail == WINDOWS { Changelog::Windows } else { Changelog::State };
+                    match skipped::keep(&mut self.state, from, &RowChange { table, key, value }) {
+                        true => telemetry::changelog_kept(),
+                        false => telemetry::changelog_ignored(),
+                    }
+                }
+                None => telemetry::changelog_ignored(),
             }
             return Ok(());
         }
@@ -259,7 +274,7 @@ impl ChangelogReader {
     }
 
     /// Destroys the store, which misses records for too long, and replays everything into an empty
-    /// one. Nothing was handed over to the old one.
+    /// one. Nothing that it replayed was handed over to the old one.
     fn start_again(&mut self, context: RestoreContext<'_>) -> Result<(), EngineError> {
         let asking = |error| EngineError::of_log("restoring a task", error);
         let opening = |error| EngineError::of_store("opening a task's store", error);

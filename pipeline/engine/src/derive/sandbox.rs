@@ -13,6 +13,7 @@ use crate::derive::order::OrderRecord;
 use crate::derive::plan::OperatorPlan;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::{RestoredTask, RunningTask, TickTime};
+use crate::derive::skipped;
 use crate::derive::tables::{TaskTables, task_state};
 use crate::port::{Store, StoreError, TableSpec};
 use crate::record::{Millis, Offset, Outgoing, Partition, Record};
@@ -62,9 +63,13 @@ impl Sandbox {
         stored: StoredTask,
     ) -> Result<Self, EngineError> {
         let StoredTask { partition, store, progress } = stored;
+        let tables = TaskTables::of(operators);
+        let mut state = task_state(store);
+        skipped::move_declared(&mut state, &progress.encode(), |table| tables.has(table))
+            .map_err(|error| EngineError::of_store("opening a task's state", error))?;
         let restored = RestoredTask {
             partition,
-            state: task_state(store),
+            state,
             progress,
             positions: [Offset(0); Lane::COUNT],
             lane_ids: progress.lane_ids,
@@ -72,7 +77,7 @@ impl Sandbox {
         };
         let plan = plan_of(config.catalogue, operators);
         let running = RunningTask::new(restored, rules(&config, operators, &plan))?;
-        Ok(Self { tables: TaskTables::of(operators), config, operators, plan, running })
+        Ok(Self { tables, config, operators, plan, running })
     }
 
     /// The committed offsets and time.

@@ -4,7 +4,12 @@
 //! else of DERIVE.
 
 use crate::port::TableSpec;
+use crate::topology::WINDOWS_RETENTION_MS;
 use crate::value_level::ValueLevel;
+
+/// The longest window in milliseconds: a day less than its changelog is kept, as a margin for wrong
+/// clocks and slow replays.
+pub(super) const WINDOW_MS_MAX: i64 = WINDOWS_RETENTION_MS as i64 - 24 * 3_600_000;
 
 /// The topic from which a table is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,23 +1,19 @@
-//! The tables of a task: the timers', the source offsets', and those that its operators declare.
+//! The tables of a task: those of the engine, and those that its operators declare.
 //!
 //! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
 use crate::derive::dedup::IDS;
 use crate::derive::operator::Operator;
+use crate::derive::skipped::{SKIPPED, SKIPPED_WINDOWS};
 use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
 use crate::derive::stores::EXPIRY;
-use crate::derive::table_decl::{Changelog, TableDecl};
+use crate::derive::table_decl::{Changelog, TableDecl, WINDOW_MS_MAX};
 use crate::derive::timers::{INTERVALS, TIMERS};
 use crate::derive::updates::UPDATES;
 use crate::port::{Store, Table, TableExpiry, TableSpec};
 use crate::task_state::TaskState;
-use crate::topology::WINDOWS_RETENTION_MS;
 use crate::value_level::ValueLevel;
-
-/// The longest window in milliseconds: a day less than its changelog is kept, as a margin for wrong
-/// clocks and slow replays.
-pub(super) const WINDOW_MS_MAX: i64 = WINDOWS_RETENTION_MS as i64 - 24 * 3_600_000;
 
 /// The highest value level of a build with these operators.
 pub fn highest_level(operators: &[&dyn Operator]) -> ValueLevel {
@@ -43,7 +39,7 @@ impl TaskTables {
     /// The tables of these operators. Panics on contradicting declarations, such as one number used
     /// twice.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
-        let mut declared = vec![TIMERS, SOURCES_DECL, INTERVALS];
+        let mut declared = vec![TIMERS, SOURCES_DECL, INTERVALS, SKIPPED, SKIPPED_WINDOWS];
         declared.extend(operators.iter().flat_map(|operator| operator.tables()));
         let specs: Vec<TableSpec> = declared.iter().map(|table| table.spec).collect();
         for (n, spec) in specs.iter().enumerate() {

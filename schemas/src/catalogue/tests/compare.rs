@@ -78,7 +78,7 @@ fn rules_for_new_events_may_change() {
     );
     check(", \"account\"]", "]", &["type `order.placed`: channel `account` is removed"], &[]);
     check(", count:i", "", &["type `order.placed`: field `count` is no longer declared"], &[]);
-    check("count:i", "count:i(0..9)", &["type `order.placed`: other rules changed"], &[]);
+    check("count:i", "count:i{number}", &[], &[]);
     check(
         "\n    moves = [\"notify by buyer_id\"]",
         "",
@@ -167,4 +167,75 @@ fn a_removed_type_kind_or_class_is_refused() {
             "type `order.placed`: channel `orders` is no longer of class state",
         ]
     );
+}
+
+/// What replacing `from` by `to` in a catalogue refuses.
+fn check_refused(base: &str, [from, to]: [&str; 2], refused: &[&str]) {
+    assert!(base.contains(from), "{from}");
+    let found = compare(&load(base), &load(&base.replacen(from, to, 1)));
+    assert_eq!(found.refused, refused, "{from} → {to}");
+}
+
+#[test]
+fn narrower_values_are_refused_and_wider_ones_are_not() {
+    let base = BASE.replace("count:i", "count:i(0..9), size(s|m)");
+    let narrower = |field: &str| {
+        format!("type `order.placed`: field `{field}` no longer allows all its values")
+    };
+    let (count, size) = (narrower("count"), narrower("size"));
+    check_refused(BASE, ["count:i", "count:i(0..9)"], &[&count]);
+    check_refused(&base, ["0..9", "0..8"], &[&count]);
+    check_refused(&base, ["0..9", "1..99"], &[&count]);
+    check_refused(&base, ["s|m", "s|l"], &[&size]);
+    check_refused(&BASE.replace("count:i", "size"), ["size", "size(s|m)"], &[&size]);
+    for (from, to) in [("0..9", "-1..9"), ("(0..9)", ""), ("s|m", "l|m|s"), ("(s|m)", "")] {
+        check_refused(&base, [from, to], &[]);
+    }
+    let one_of = "type `order.placed`: one of the fields `buyer_id`, `note` is now required";
+    check_refused(BASE, ["shop_id / buyer_id", "shop_id, buyer_id|note /"], &[one_of]);
+    let either = BASE.replace("shop_id / buyer_id", "shop_id, buyer_id|note /");
+    check_refused(&either, ["buyer_id|note", "buyer_id|note|guest"], &[]);
+    check_refused(
+        &BASE.replace("shop_id / buyer_id", "shop_id, buyer_id /"),
+        ["buyer_id /", "buyer_id|note /"],
+        &[],
+    );
+    check_refused(
+        &BASE.replace("priority = 1", "unchecked = true"),
+        ["unchecked = true", ""],
+        &["type `order.placed`: its fields are checked now"],
+    );
+}
+
+#[test]
+fn names_that_get_another_meaning_are_refused() {
+    let shop = "key = [\"shop_id\"]\ndata = \"shop_id\"\nunchecked = true";
+    let pattern = format!("{BASE}[types.\"shop.*\"]\n{shop}\n");
+    let kinds = "[kinds.orders]";
+    let more = |name: &str, alias: &str| {
+        let data = "key = [\"order_id\"]\ndata = \"order_id / express:b\"";
+        format!("[types.\"{name}\"]\naliases = {{ S0 = [{alias}] }}\n{data}\n{kinds}")
+    };
+    check_refused(
+        &pattern,
+        [kinds, &more("shop.opened", "")],
+        &["name `shop.opened`: it meant `shop.*` and means `shop.opened`"],
+    );
+    check_refused(
+        &pattern,
+        [kinds, &more("order.paid", "\"shop.paid\"")],
+        &["name `shop.paid`: it meant `shop.*` and means `order.paid`"],
+    );
+    let express = more("order.express", "\"placed if express=true\"");
+    check_refused(
+        BASE,
+        [kinds, &express],
+        &["name `placed`: it meant `order.placed` and means `order.express` on a condition, else \
+           `order.placed`"],
+    );
+    check_refused(BASE, [kinds, &more("order.express", "\"bought\"")], &[]);
+    let conditional = BASE.replacen(kinds, &express, 1);
+    check_refused(&conditional, ["\"placed\"", "\"placed\", \"bought\""], &[]);
+    let found = compare(&load(&conditional), &load(&conditional.replace("=true", "=false")));
+    assert_eq!(found.refused.len(), 1, "another condition: {found:?}");
 }

@@ -29,7 +29,7 @@ const OUTPUT_BYTES: usize = 8 << 10;
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct ClientProgram {
+pub(in crate::kafka) struct ClientProgram {
     /// Its command.
     pub(super) name: String,
     command: Vec<String>,
@@ -39,9 +39,9 @@ pub(super) struct ClientProgram {
 
 /// A topic of a broker.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TopicAddress<'a> {
-    pub(super) bootstrap: &'a str,
-    pub(super) topic: &'a str,
+pub(in crate::kafka) struct TopicAddress<'a> {
+    pub(in crate::kafka) bootstrap: &'a str,
+    pub(in crate::kafka) topic: &'a str,
 }
 
 /// How a client writes.
@@ -64,7 +64,7 @@ pub(super) enum TransactionEnd {
 
 /// Which records a client reads.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum IsolationArgument {
+pub(in crate::kafka) enum IsolationArgument {
     /// Records outside transactions and of committed ones.
     Committed,
     /// All.
@@ -81,18 +81,27 @@ pub(super) struct ProducedRecord {
 
 /// A record that was read.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct ConsumedRecord {
+pub(in crate::kafka) struct ConsumedRecord {
     pub(super) partition: i32,
     pub(super) offset: i64,
-    pub(super) key: Option<String>,
+    pub(in crate::kafka) key: Option<String>,
+    /// None: a tombstone.
     #[serde(rename = "value_base64", deserialize_with = "bytes")]
-    pub(super) value: Vec<u8>,
+    pub(in crate::kafka) value: Option<Vec<u8>>,
     pub(super) headers: BTreeMap<String, String>,
 }
 
-fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(from)?;
-    BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
+impl ConsumedRecord {
+    /// The value of a record that has one.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.value.as_deref().unwrap_or_else(|| panic!("{self:?} has no value"))
+    }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    let decode = |text| BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom);
+    text.map(decode).transpose()
 }
 
 /// The program that writes every format of an event; it is not a client.
@@ -119,6 +128,11 @@ pub(super) fn all() -> &'static [ClientProgram] {
         assert_eq!(clients.len(), 6, "{}", listed());
         clients
     })
+}
+
+/// Apache Kafka's own client.
+pub(in crate::kafka) fn apache() -> &'static ClientProgram {
+    all().iter().find(|client| client.name == "kafka-clients").expect("it is listed")
 }
 
 /// Writes one event in every format, by the libraries people use.
@@ -177,7 +191,7 @@ impl ClientProgram {
     }
 
     /// Reads from the beginning until `count` records arrived, and any that follow at once.
-    pub(super) fn consume(
+    pub(in crate::kafka) fn consume(
         &self,
         from: TopicAddress<'_>,
         count: usize,
