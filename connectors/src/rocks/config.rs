@@ -50,6 +50,14 @@ pub(super) const CHECKPOINTS_MAX: usize = 4;
 /// A task waits for its writer thread while more than this is queued.
 pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// The write buffer of a family of tables, and the size of its files: large enough that a flush is
+/// worth a file. The memory is taken in blocks of at most 1 MiB, so three families of eight tasks
+/// use 24 MiB of [`WRITE_BUFFER_BYTES`] with their first writes.
+pub(super) const TABLES_BUFFER_BYTES: usize = 16 << 20;
+
+/// The write buffer of the family of progress, whose row is replaced with each batch.
+pub(super) const META_BUFFER_BYTES: usize = 1 << 20;
+
 /// Bits of bloom filter per key: one miss in a hundred reads a block.
 pub(super) const FILTER_BITS: f64 = 10.0;
 

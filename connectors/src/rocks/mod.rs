@@ -12,6 +12,7 @@
 mod checkpoint;
 mod config;
 mod database;
+mod layout;
 mod merge;
 mod store;
 mod table_view;

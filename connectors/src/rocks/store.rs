@@ -224,6 +224,119 @@ mod tests {
         assert_eq!(left(&mut *store), [false, false, false, false, true]);
     }
 
+    fn spec(table: Table, expiry: TableExpiry) -> TableSpec {
+        TableSpec { table, name: "test", expiry }
+    }
+
+    /// Hands a batch over and waits until it is written.
+    fn write(store: &mut dyn Store, writes: Vec<StoreWrite>) {
+        let ticket = store.hand_over(StoreBatch { writes, progress: "p".into() }).unwrap();
+        while store.written().unwrap() < ticket {
+            crate::clock::pause(std::time::Duration::from_millis(1));
+        }
+    }
+
+    fn keys(store: &mut dyn Store, table: Table, range: KeyRange<'_>) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        let visit = &mut |key: &[u8], _: &[u8]| {
+            found.push(key.to_vec());
+            ControlFlow::Continue(())
+        };
+        store.scan(table, range, visit).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_table_never_shows_or_loses_rows_of_the_tables_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = [0, 6, 7, 8, 254, 255].map(Table);
+        for expiry in [TableExpiry::Never, TableExpiry::ByKeyTime] {
+            let stores = stores(&dir.path().join(format!("{expiry:?}")));
+            let specs = tables.map(|table| spec(table, expiry));
+            let mut store = stores.open(Partition(0), &specs).unwrap();
+            let written: [&[u8]; 4] = [&[0; 8], &[7; 8], &[128, 0, 0, 0, 0, 0, 0, 1], &[255; 9]];
+            let rows = tables.iter().flat_map(|table| written.map(|key| (*table, key)));
+            let row = |(table, key)| StoreWrite {
+                table,
+                key: Bytes::copy_from_slice(key),
+                value: Some("v".into()),
+            };
+            write(&mut *store, rows.map(row).collect());
+            for table in tables {
+                assert_eq!(keys(&mut *store, table, KeyRange::ALL), written);
+                let range = KeyRange { from: &[7], to: Some(&[255]) };
+                assert_eq!(keys(&mut *store, table, range), written[1..3]);
+                let view = stores.view(Partition(0), table).unwrap().unwrap();
+                let mut found = Vec::new();
+                let visit = &mut |key: &[u8], _: &[u8]| {
+                    found.push(key.to_vec());
+                    ControlFlow::Continue(())
+                };
+                view.visit(b"", visit).unwrap();
+                assert_eq!(found, written);
+            }
+            store.set_horizon(Table(7), Millis(0)).unwrap();
+            let left = if expiry == TableExpiry::Never { 0 } else { 2 };
+            for table in tables {
+                let from = if table == Table(7) { left } else { 0 };
+                assert_eq!(keys(&mut *store, table, KeyRange::ALL), written[from..], "{table:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_of_another_layout_is_refused_with_the_command_to_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = stores(dir.path());
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let of_another = |partition: &str| {
+            let dir = dir.path().join(partition);
+            rocksdb::DB::open_cf(&options, dir, ["default", "meta", "table-3"]).map(drop).unwrap();
+        };
+        of_another("task-0");
+        let text = stores.open(Partition(0), TABLES).err().unwrap().message;
+        assert!(text.contains("state rebuild") && text.contains("family meta"), "{text}");
+        let text = stores.view(Partition(0), T).err().unwrap().message;
+        assert!(text.contains("state rebuild"), "{text}");
+        stores.destroy(Partition(0)).unwrap();
+        stores.open(Partition(0), TABLES).unwrap().close().unwrap();
+        let moved = [spec(T, TableExpiry::Never)];
+        let text = stores.open(Partition(0), &moved).err().unwrap().message;
+        assert!(text.contains("expiring, not kept"), "{text}");
+    }
+
+    #[test]
+    fn the_first_writes_of_fifty_tables_of_eight_tasks_flush_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = stores(dir.path());
+        let expiry = |n| match n % 3 {
+            0 => TableExpiry::Never,
+            1 => TableExpiry::ByValueTime,
+            _ => TableExpiry::ByKeyTime,
+        };
+        let specs: Vec<TableSpec> = (0..50).map(|n| spec(Table(n), expiry(n))).collect();
+        let mut open = Vec::new();
+        for task in 0..8 {
+            let mut store = stores.open(Partition(task), &specs).unwrap();
+            for n in 0u64..5 {
+                let key = Bytes::copy_from_slice(&n.to_be_bytes());
+                let row = |spec: &TableSpec| StoreWrite {
+                    table: spec.table,
+                    key: key.clone(),
+                    value: Some(key.clone()),
+                };
+                write(&mut *store, specs.iter().map(row).collect());
+            }
+            let files = std::fs::read_dir(dir.path().join(format!("task-{task}"))).unwrap();
+            let is_table = |path: &Path| path.extension().is_some_and(|kind| kind == "sst");
+            let flushed = files.filter(|file| is_table(&file.as_ref().unwrap().path())).count();
+            assert_eq!(flushed, 0, "task {task}");
+            open.push(store);
+        }
+    }
+
     #[test]
     fn an_open_store_is_locked_and_a_destroyed_one_is_new() {
         let dir = tempfile::tempdir().unwrap();

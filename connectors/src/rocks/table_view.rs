@@ -16,7 +16,11 @@ use bytes::Bytes;
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, InfoLogger, LogLevel, Options};
 use tidewire_engine::port::{StoreError, Table};
 
-use super::database::{META, PROGRESS, SingleThreadedDb, TABLE_PREFIX, family_name};
+use super::database::SingleThreadedDb;
+use super::layout::{
+    META, PROGRESS, TABLE, TableFamily, check_families, other_layout, row_key, split_row,
+    table_key, table_of,
+};
 use crate::clock;
 
 /// Attempts to open a view. A second one fails only if another file is removed during it.
@@ -28,34 +32,39 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A table of a store at one moment.
 pub struct TableView {
     rocks: SingleThreadedDb,
-    family: String,
+    table: Table,
+    family: TableFamily,
     dir: PathBuf,
 }
 
 /// The tables of the store in this directory, by number.
 pub(super) fn tables(dir: &Path) -> Result<Vec<Table>, StoreError> {
-    let families = with_attempts(dir, || families(dir))?;
-    let number = |family: &String| family.strip_prefix(TABLE_PREFIX)?.parse().ok().map(Table);
-    let mut tables: Vec<Table> = families.iter().filter_map(number).collect();
-    tables.sort_unstable();
+    let mut tables = Vec::new();
+    let Some(rocks) = open(dir)? else { return Ok(tables) };
+    let mut rows = rocks.raw_iterator();
+    rows.seek(TABLE);
+    while let Some(table) = rows.key().and_then(table_of) {
+        tables.push(table);
+        rows.next();
+    }
+    rows.status().map_err(|error| unreadable(dir, error))?;
     Ok(tables)
 }
 
 impl TableView {
     pub(super) fn open(dir: &Path, table: Table) -> Result<Option<Self>, StoreError> {
-        let family = family_name(table);
-        with_attempts(dir, || {
-            if !families(dir)?.contains(&family) {
-                return Ok(None);
-            }
-            let rocks = open_secondary(dir, &family)?;
-            Ok(Some(Self { rocks, family: family.clone(), dir: dir.to_owned() }))
-        })
+        let Some(rocks) = open(dir)? else { return Ok(None) };
+        let stored = rocks.get(table_key(table)).map_err(|error| unreadable(dir, error))?;
+        let Some(stored) = stored else { return Ok(None) };
+        let family = TableFamily::decode(&stored).ok_or_else(|| {
+            other_layout(dir, &format!("table {} is in no known family", table.0))
+        })?;
+        Ok(Some(Self { rocks, table, family, dir: dir.to_owned() }))
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let found = self.rocks.get_cf(self.family(&self.family), key);
+        let found = self.rocks.get_cf(self.family(), row_key(self.table, key));
         found.map(|value| value.map(Bytes::from)).map_err(|error| unreadable(&self.dir, error))
     }
 
@@ -65,10 +74,12 @@ impl TableView {
         prefix: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let mut rows = self.rocks.raw_iterator_cf(self.family(&self.family));
-        rows.seek(prefix);
-        while let Some((key, value)) = rows.item() {
-            if !key.starts_with(prefix) || visit(key, value) == ControlFlow::Break(()) {
+        let prefix = row_key(self.table, prefix);
+        let mut rows = self.rocks.raw_iterator_cf(self.family());
+        rows.seek(&prefix);
+        while let Some((row, value)) = rows.item().filter(|(row, _)| row.starts_with(&prefix)) {
+            let key = split_row(row).map_or(&[][..], |(_, key)| key);
+            if visit(key, value) == ControlFlow::Break(()) {
                 return Ok(());
             }
             rows.next();
@@ -78,31 +89,36 @@ impl TableView {
 
     /// The progress that the table corresponds to; `None` for a new store.
     pub fn progress(&self) -> Result<Option<Bytes>, StoreError> {
-        let found = self.rocks.get_cf(self.family(META), PROGRESS);
+        let found = self.rocks.get(PROGRESS);
         found.map(|value| value.map(Bytes::from)).map_err(|error| unreadable(&self.dir, error))
     }
 
-    fn family(&self, name: &str) -> &ColumnFamily {
-        self.rocks.cf_handle(name).expect("opened with the database")
+    fn family(&self) -> &ColumnFamily {
+        self.rocks.cf_handle(self.family.name()).expect("opened with the database")
     }
 }
 
-/// The column families of a store; none if there is no store yet.
-fn families(dir: &Path) -> Result<Vec<String>, rocksdb::Error> {
+/// Opens the store in this directory; `None` if there is none yet, or if it is being created.
+fn open(dir: &Path) -> Result<Option<SingleThreadedDb>, StoreError> {
     if !dir.join("CURRENT").exists() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    SingleThreadedDb::list_cf(&Options::default(), dir)
+    let families = with_attempts(dir, || SingleThreadedDb::list_cf(&Options::default(), dir))?;
+    check_families(dir, &families)?;
+    if TableFamily::ALL.iter().any(|family| families.iter().all(|name| name != family.name())) {
+        return Ok(None);
+    }
+    with_attempts(dir, || open_secondary(dir)).map(Some)
 }
 
-fn open_secondary(dir: &Path, family: &str) -> Result<SingleThreadedDb, rocksdb::Error> {
+fn open_secondary(dir: &Path) -> Result<SingleThreadedDb, rocksdb::Error> {
     let mut options = Options::default();
     // Files that the process removes stay readable as long as they are open.
     options.set_max_open_files(-1);
     // Without a logger it would write a log file of its own.
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
-    let families =
-        ["default", META, family].map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+    let families = TableFamily::ALL.iter().map(|family| family.name()).chain([META]);
+    let families = families.map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
     // The second path is for that log file only.
     let rocks = SingleThreadedDb::open_cf_descriptors_as_secondary(&options, dir, dir, families)?;
     // If a part of the write-ahead log was removed during the opening, its writes are in files by
