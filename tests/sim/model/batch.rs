@@ -16,7 +16,8 @@ use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, CounterOutcome, EventOrigin, EventTimes, ModelOutcome};
+use super::operators::{self, CounterOutcome, EmittedFact, EventOrigin, EventTimes, ModelOutcome};
+use super::partials;
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
@@ -119,6 +120,7 @@ impl TransactionReplay<'_> {
                     self.tick(tick)?;
                 }
                 self.take(*lane, taken)?;
+                self.flush_early();
                 taken += 1;
             }
         }
@@ -166,7 +168,19 @@ impl TransactionReplay<'_> {
             let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
             self.called(called, letter, cause);
         }
+        let at = (self.task.partition, self.task.latest());
+        for timer in partials::due(&self.task.tables, at.1).iter().take(MAX_TIMERS_PER_TICK) {
+            let sent = partials::end_partial(&mut self.task.tables, timer, at);
+            sent.into_iter().for_each(|part| self.fact(part));
+        }
+        self.flush_early();
         Ok(())
+    }
+
+    /// Sends parts of totals, if the task keeps too many.
+    fn flush_early(&mut self) {
+        let sent = partials::flush_early(&mut self.task.tables, self.task.partition);
+        sent.into_iter().for_each(|part| self.fact(part));
     }
 
     fn take(&mut self, lane: Lane, nth: u32) -> Result<(), String> {
@@ -189,8 +203,10 @@ impl TransactionReplay<'_> {
         let consumed = &mut self.task.times[lane.index()];
         *consumed = appended.max(*consumed);
         let position = format!("{at}/{offset}");
+        let (settled, latest) = (self.task.settled(), self.task.latest());
+        let times = EventTimes { appended, settled, latest };
         if body.header("tw-operator").is_some() {
-            return self.requeued(body, format!("{position}/counter"), appended);
+            return self.requeued(body, format!("{position}/counter"), times);
         }
         if let Some(verdict) = verdict {
             let VerdictSource { input, topic, partition, offset: Offset(offset), .. } =
@@ -205,7 +221,6 @@ impl TransactionReplay<'_> {
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
-        let times = EventTimes { appended, settled: self.task.settled() };
         match operators::event(
             &mut self.task.tables,
             &event,
@@ -231,7 +246,7 @@ impl TransactionReplay<'_> {
     }
 
     /// Only the counter gets a record that was requeued.
-    fn requeued(&mut self, body: &Body, letter: String, time: Millis) -> Result<(), String> {
+    fn requeued(&mut self, body: &Body, letter: String, times: EventTimes) -> Result<(), String> {
         ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
         let value = body.value_bytes().unwrap_or_default();
         let (partition, tables) = (self.task.partition, &mut self.task.tables);
@@ -242,10 +257,13 @@ impl TransactionReplay<'_> {
                     tables,
                     &event,
                     origin((Lane::Facts, partition), body, &event),
-                    time,
+                    times,
                 )
             }
-            _ => operators::call_timer(tables, body.key().unwrap_or_default(), &value, time),
+            _ => {
+                let key = body.key().unwrap_or_default();
+                operators::call_timer(tables, key, &value, times.appended)
+            }
         };
         self.called(called, letter, value);
         Ok(())
@@ -256,18 +274,20 @@ impl TransactionReplay<'_> {
         match called {
             CounterOutcome::Done => {}
             CounterOutcome::Failed => self.dead_letter(letter, cause, "processing_failed"),
-            CounterOutcome::Emitted(fact) => {
-                let partition = self.topology.entity_partition(&fact.account, &fact.key);
-                let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
-                self.expected.outputs.push_back(ExpectedOutput {
-                    to: TopicPartition::new(self.topology.lane(lane), partition),
-                    key: fact.key.into(),
-                    value: fact.value.into(),
-                    reason: None,
-                    fact: Some((fact.hops, fact.time)),
-                });
-            }
+            CounterOutcome::Emitted(fact) => self.fact(fact),
         }
+    }
+
+    fn fact(&mut self, fact: EmittedFact) {
+        let partition = self.topology.entity_partition(&fact.account, &fact.key);
+        let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
+        self.expected.outputs.push_back(ExpectedOutput {
+            to: TopicPartition::new(self.topology.lane(lane), partition),
+            key: fact.key.into(),
+            value: fact.value.into(),
+            reason: None,
+            fact: Some((fact.hops, fact.time)),
+        });
     }
 
     fn accept(&mut self, id: [u8; 16], times: EventTimes) {

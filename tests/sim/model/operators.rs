@@ -8,10 +8,12 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
+use super::partials::{self, AddTimes};
 use super::tables::ModelTables;
 use crate::operators::{
-    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, RECENT, RECENT_MAX, SECOND, SECOND_KEY,
-    SEEN, TIMER_EVERY, TIMER_FAILS_EVERY, TIMER_MS, fact_data, number, recent_range,
+    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, PART_TYPE, RECENT, RECENT_MAX, SECOND,
+    SECOND_KEY, SEEN, TIMER_EVERY, TIMER_FAILS_EVERY, TIMER_MS, TOTALS, fact_data, number,
+    recent_range, total_of,
 };
 
 /// The engine's own table of timers.
@@ -160,7 +162,7 @@ fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cau
     tables.set(TIMERS, &timer, Some(&value));
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -174,13 +176,15 @@ fn recent(tables: &ModelTables, key: &[u8]) -> Vec<Bytes> {
     tables.keys(RECENT, &from, &to)
 }
 
-/// The two times that an event depends on.
+/// The times that an event depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EventTimes {
     /// Its append time in the input.
     pub(super) appended: Millis,
     /// The settled time of the task.
     pub(super) settled: Millis,
+    /// Its latest time.
+    pub(super) latest: Millis,
 }
 
 /// An event at these times.
@@ -191,7 +195,7 @@ pub(super) fn event(
     times: EventTimes,
 ) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
-    let EventTimes { appended: time, settled } = times;
+    let EventTimes { appended: time, settled, .. } = times;
     let since = time.max(settled);
     let seen = tables.get(IDS, &id).filter(|_| !origin.is_fact);
     if let Some(seen) = seen {
@@ -208,9 +212,22 @@ pub(super) fn event(
         let value = [since.0.to_be_bytes(), time.0.to_be_bytes()].concat();
         tables.set(IDS, &id, Some(&value));
     }
-    let called = count(tables, event, origin, time);
+    if event.event_type == PART_TYPE {
+        add_part(tables, event);
+        return ModelOutcome::Fact(CounterOutcome::Done);
+    }
+    let called = count(tables, event, origin, times);
     add_one(tables, SEEN, event.key.as_bytes());
     if origin.is_fact { ModelOutcome::Fact(called) } else { ModelOutcome::Accepted(id, called) }
+}
+
+/// The second counter's call with a part of a total.
+fn add_part(tables: &mut ModelTables, event: &EventView<'_>) {
+    let (_, count) = event.data.split_once(r#""count":"#).expect("a part has a count");
+    let more: u64 = count.trim_end_matches('}').parse().expect("a number");
+    let key = format!("{}/{}", event.account_id, event.key);
+    let total = tables.get(TOTALS, key.as_bytes()).map_or(0, number) + more;
+    tables.set(TOTALS, key.as_bytes(), Some(&total.to_be_bytes()));
 }
 
 /// The counter's call with an event. If it fails, it changes nothing.
@@ -218,8 +235,9 @@ pub(super) fn count(
     tables: &mut ModelTables,
     event: &EventView<'_>,
     origin: EventOrigin,
-    time: Millis,
+    times: EventTimes,
 ) -> CounterOutcome {
+    let EventTimes { appended: time, latest, .. } = times;
     let key = event.key.as_bytes();
     let cause = Cause::of_event(event, origin);
     let next = tables.get(COUNTS, key).map_or(0, number) + 1;
@@ -234,6 +252,10 @@ pub(super) fn count(
         }
     }
     let count = add_one(tables, COUNTS, key);
+    if event.source.is_none() {
+        let total = total_of(event.key);
+        partials::add(tables, (event.account_id, &total), AddTimes { appended: time, latest });
+    }
     tables.set(RECENT, &[key, b"/", &count.to_be_bytes()].concat(), Some(b""));
     let found = recent(tables, key);
     if found.len() > RECENT_MAX {
@@ -248,7 +270,12 @@ pub(super) fn count(
 
 /// The keys of the timers due at this time, in order.
 pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<Bytes> {
-    tables.keys(TIMERS, &[], &((time.0 + 1) ^ i64::MIN).to_be_bytes())
+    due_before(tables, TIMERS, time)
+}
+
+/// The keys of a table of timers that are due at this time, in order.
+pub(super) fn due_before(tables: &ModelTables, table: Table, time: Millis) -> Vec<Bytes> {
+    tables.keys(table, &[], &((time.0 + 1) ^ i64::MIN).to_be_bytes())
 }
 
 /// When a stored timer is due.

@@ -6,6 +6,7 @@ use crate::derive::failure::CommitFailure;
 use crate::derive::operate::{MadeByTask, fire};
 use crate::derive::operator::Rules;
 use crate::derive::operator_call::RolledBackCall;
+use crate::derive::partial_decl::PARTIALS;
 use crate::derive::running::{RunningTask, TickTime};
 use crate::derive::state_channel::{LIVES, end_life};
 use crate::derive::stores::{EXPIRY, expire};
@@ -26,8 +27,8 @@ impl RunningTask {
         self.batch.tick(tick.at, tick.ended);
         let settled = self.times.settled();
         let before = self.batch.bytes();
-        for due in self.timers.due(&mut self.state, settled)? {
-            let Some(cause) = self.timers.take(&mut self.state, &due)? else { continue };
+        for due in self.timers.settled.due(&mut self.state, settled)? {
+            let Some(cause) = self.timers.settled.take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
             if due.operator == EXPIRY {
                 expire(rules, &mut self.state, &due.key, settled)?;
@@ -46,23 +47,27 @@ impl RunningTask {
                 break;
             }
         }
-        self.timers.advance(&mut self.state)?;
+        self.timers.settled.advance(&mut self.state)?;
         self.end_intervals(rules)
     }
 
-    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does
-    /// not hold them up, since an update sends the values of now.
+    /// Ends the intervals of coalesced updates and of partials up to the latest time. A lane with a
+    /// backlog does not hold them up: an update sends the values of now, and totals are added up.
     fn end_intervals(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         let (latest, before) = (self.times.latest(), self.batch.bytes());
-        for due in self.intervals.due(&mut self.state, latest)? {
-            let Some(cause) = self.intervals.take(&mut self.state, &due)? else { continue };
+        for due in self.timers.intervals.due(&mut self.state, latest)? {
+            let Some(cause) = self.timers.intervals.take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
-            self.end_interval(rules, &due, &cause)?;
+            match due.operator {
+                PARTIALS => self.end_partial(rules, &due)?,
+                _ => self.end_interval(rules, &due, &cause)?,
+            }
             if self.batch.bytes() - before >= TICK_BYTES {
                 break;
             }
         }
-        Ok(self.intervals.advance(&mut self.state)?)
+        self.timers.intervals.advance(&mut self.state)?;
+        self.flush_early(rules)
     }
 
     /// Fires a timer that was taken from the table.

@@ -19,7 +19,7 @@ use tidewire_schemas::event::EventView;
 use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::derive::operator::{Context, OperatorError, Rules};
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
+use crate::derive::timers::{LATER_MS, TIMERS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::{Body, Millis, Outgoing};
@@ -122,7 +122,10 @@ impl StateChannel {
         let key = self.key(context, id, state_key);
         if let Some(life) = self.life {
             if let Some(end) = end_of(context.state, life.table, &key)? {
-                context.timers.remove(context.state, life_timer(end, &timer_key(life.table, &key)));
+                context
+                    .timers
+                    .settled
+                    .remove(context.state, life_timer(end, &timer_key(life.table, &key)));
             }
             context.remove(life.table, &key);
         }
@@ -152,13 +155,16 @@ impl StateChannel {
             if end.0.saturating_sub(before.0) < life.ms / RENEWED_AFTER {
                 return Ok(());
             }
-            context.timers.remove(context.state, life_timer(before, &timer_key(life.table, key)));
+            context
+                .timers
+                .settled
+                .remove(context.state, life_timer(before, &timer_key(life.table, key)));
         }
         let mut row = vec![VERSION];
         put_signed(&mut row, end.0);
         context.put(life.table, key, &row);
         let own = timer_key(life.table, key);
-        context.timers.set(context.state, life_timer(end, &own), Bytes::new());
+        context.timers.settled.set(context.state, life_timer(end, &own), Bytes::new());
         Ok(())
     }
 
@@ -183,7 +189,7 @@ pub(super) fn end_life(
         // An operator that this build does not have: the timer waits for a build that does.
         let own = timer_key(table, key);
         let later = Millis(now.0.saturating_add(LATER_MS));
-        Timers::default().set(state, life_timer(later, &own), Bytes::new());
+        Timers::of(TIMERS).set(state, life_timer(later, &own), Bytes::new());
         return Ok(None);
     }
     if end_of(state, table, key)?.is_none_or(|end| end > now) {

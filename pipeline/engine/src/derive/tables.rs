@@ -4,6 +4,7 @@
 
 use crate::derive::dedup::IDS;
 use crate::derive::operator::Operator;
+use crate::derive::partial_decl::PARTIALS;
 use crate::derive::skipped::{SKIPPED, SKIPPED_WINDOWS};
 use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
@@ -46,10 +47,16 @@ impl TaskTables {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
             assert!(!twice, "table number {} is declared twice", spec.table.0);
         }
-        let is_reserved = |number| [EXPIRY, LIVES, UPDATES].contains(&number);
+        let is_reserved = |number| [EXPIRY, LIVES, UPDATES, PARTIALS].contains(&number);
         let reserved = operators.iter().find(|operator| is_reserved(operator.number()));
         let reserved = reserved.map(|operator| operator.name());
         assert!(reserved.is_none(), "the number of operator {reserved:?} is the engine's own");
+        for operator in operators {
+            for partial in operator.partials().iter().map(|partial| partial.spec()) {
+                let is_own = operator.tables().iter().any(|own| own.spec.table == partial.table);
+                assert!(is_own, "{}: its table is not declared by its operator", partial.name);
+            }
+        }
         for decl in &declared {
             let by_age = decl.changelog == Changelog::Windows;
             let name = decl.spec.name;

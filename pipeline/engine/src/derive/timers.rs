@@ -24,6 +24,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use tidewire_schemas::id::hash128;
 
+use crate::derive::lane_times::LaneTimes;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timer_cause::TimerCause;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
@@ -109,16 +110,10 @@ pub(super) struct Timers {
     first: Option<Millis>,
 }
 
-impl Default for Timers {
-    fn default() -> Self {
-        Self { table: TIMERS.spec.table, first: None }
-    }
-}
-
 impl Timers {
-    /// The ends of intervals.
-    pub(super) fn of_intervals() -> Self {
-        Self { table: INTERVALS.spec.table, first: None }
+    /// The timers of this table, before they are loaded.
+    pub(super) fn of(table: TableDecl) -> Self {
+        Self { table: table.spec.table, first: None }
     }
 
     /// Reads the first timer from the state, as after a restore or an abort.
@@ -136,11 +131,6 @@ impl Timers {
             self.first = due_of(key);
             ControlFlow::Break(())
         })
-    }
-
-    /// The due time of the first timer, or an earlier one; `None` without timers.
-    pub(super) fn first(&self) -> Option<Millis> {
-        self.first
     }
 
     /// Sets a timer of an operator; the same key again is the same timer.
@@ -209,6 +199,40 @@ impl Timers {
             state.put(self.table, &due.stored, None);
         }
         Ok(cause)
+    }
+}
+
+/// All timers of a task, by the time of the task that they wait for.
+#[derive(Debug)]
+pub(super) struct TaskTimers {
+    /// By the settled time.
+    pub(super) settled: Timers,
+    /// By the latest time.
+    pub(super) intervals: Timers,
+}
+
+impl Default for TaskTimers {
+    fn default() -> Self {
+        Self { settled: Timers::of(TIMERS), intervals: Timers::of(INTERVALS) }
+    }
+}
+
+impl TaskTimers {
+    /// Reads the first timers from the state, as after a restore or an abort.
+    pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
+        self.settled.load(state)?;
+        self.intervals.load(state)
+    }
+
+    /// The due time of the first timer, or an earlier one; `None` without timers.
+    pub(super) fn first(&self) -> Option<Millis> {
+        self.settled.first.into_iter().chain(self.intervals.first).min()
+    }
+
+    /// Whether a timer is due at these times.
+    pub(super) fn is_due(&self, times: &LaneTimes) -> bool {
+        self.settled.first.is_some_and(|first| first <= times.settled())
+            || self.intervals.first.is_some_and(|first| first <= times.latest())
     }
 }
 

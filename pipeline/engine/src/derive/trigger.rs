@@ -74,6 +74,8 @@ pub(super) enum Trigger<'a> {
     Timer { cause: &'a TimerCause },
     /// A change that is sent when the transaction is sealed, or at the end of an interval.
     Update { cause: &'a TimerCause },
+    /// A part of a total that is sent to the owner of its key.
+    Part { cause: &'a TimerCause },
 }
 
 /// What operators are called with.
@@ -90,6 +92,11 @@ impl<'a> Subject<'a> {
     /// A timer that was due at this time.
     pub(super) fn of_timer(cause: &'a TimerCause, time: Millis) -> Self {
         Self { trigger: Trigger::Timer { cause }, key: &cause.entity, time }
+    }
+
+    /// A part of a total that is sent now, of this append time.
+    pub(super) fn of_part(cause: &'a TimerCause, time: Millis) -> Self {
+        Self { trigger: Trigger::Part { cause }, key: &cause.entity, time }
     }
 
     /// A change that is sent now, of this append time.
@@ -135,7 +142,7 @@ impl<'a> Trigger<'a> {
     pub(super) fn hops(&self) -> u8 {
         match self {
             Self::Event { hops, .. } => *hops,
-            Self::Timer { cause } | Self::Update { cause } => cause.hops,
+            Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => cause.hops,
         }
     }
 
@@ -148,7 +155,7 @@ impl<'a> Trigger<'a> {
     pub(super) fn account(&self) -> &'a str {
         match self {
             Self::Event { event, .. } => event.account_id,
-            Self::Timer { cause } | Self::Update { cause } => &cause.account,
+            Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => &cause.account,
         }
     }
 
@@ -166,7 +173,7 @@ impl<'a> Trigger<'a> {
                 },
                 correlation: event.correlation_id,
             },
-            Self::Timer { cause } | Self::Update { cause } => CauseNames {
+            Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => CauseNames {
                 account: &cause.account,
                 // With a space, as no event id has one: no producer can choose it.
                 id: format!("timer {}", cause.hex()),
@@ -196,7 +203,7 @@ impl<'a> Trigger<'a> {
         TimerCause {
             hops: match self {
                 Self::Event { hops, .. } => hops.saturating_add(1),
-                Self::Timer { cause } | Self::Update { cause } => cause.hops,
+                Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => cause.hops,
             },
             id: hash128(account, &format!("{id}/{key}")),
             account: account.to_owned(),

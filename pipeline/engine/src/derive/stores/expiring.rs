@@ -20,7 +20,7 @@ use crate::derive::stores::layout::{
     unreadable,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
+use crate::derive::timers::{LATER_MS, TIMERS, TimerKey, TimerOwner, Timers};
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 use crate::task_state::TaskState;
@@ -160,10 +160,10 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         let due = self.due(key);
         let timer = |at| TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
         if before != NEVER {
-            context.timers.remove(context.state, timer(before));
+            context.timers.settled.remove(context.state, timer(before));
         }
         if until != NEVER {
-            context.timers.set(context.state, timer(until), Bytes::new());
+            context.timers.settled.set(context.state, timer(until), Bytes::new());
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ pub(in crate::derive) fn expire(
         telemetry::timers_orphaned();
         let at = Millis(now.0.saturating_add(LATER_MS));
         let timer = TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: due };
-        Timers::default().set(state, timer, Bytes::new());
+        Timers::of(TIMERS).set(state, timer, Bytes::new());
         return Ok(());
     }
     let stored = state.get(Table(*table), key)?;
