@@ -25,6 +25,7 @@ use crate::derive::effect_limits::emission_excess;
 use crate::derive::forward::{forwarded_body, forwarded_record};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
+use crate::derive::pending_copies::PendingCopy;
 use crate::derive::plan::Destinations;
 use crate::derive::trigger::{CauseNames, HOPS, Inherited, TIME, Trigger};
 use crate::record::{Body, Outgoing};
@@ -113,7 +114,8 @@ impl Context<'_> {
         }
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
-            let body = forwarded_body(self.rules, other, &value, inherited);
+            let copy = PendingCopy::of(self.rules, other);
+            let body = forwarded_body(&copy, &value, inherited);
             let record = forwarded_record(self.rules, event.account_id, inherited, body);
             self.write(event.event_type, record);
             self.batch.urgent |= inherited.lane == Lane::FactsUrgent;

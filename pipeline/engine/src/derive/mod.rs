@@ -39,6 +39,7 @@ pub mod emit;
 mod forward;
 mod input;
 mod operator;
+mod pending_copies;
 mod plan;
 mod state_channel;
 pub mod stores;
