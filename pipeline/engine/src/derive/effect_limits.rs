@@ -23,6 +23,11 @@ pub const EMISSION_MAX_BYTES: usize = 256 << 10;
 /// Bytes of all records that follow from one event or timer in a transaction: half of that.
 pub const CAUSE_MAX_BYTES: usize = 4 << 20;
 
+/// Facts and copies of one critical event that are urgent, as for a handful of users whom it names;
+/// the others are processed with those of all events. Else one event with a hundred `mentions`
+/// delays what follows from every other critical one.
+pub const URGENT_FACTS_MAX: usize = 16;
+
 /// Whether a row of a table is small enough.
 pub(super) fn row_fits(key: &[u8], value: &[u8]) -> bool {
     key.len() <= STATE_KEY_MAX_BYTES && value.len() <= STATE_VALUE_MAX_BYTES

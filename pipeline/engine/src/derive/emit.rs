@@ -116,9 +116,9 @@ impl Context<'_> {
             let inherited = self.next_hop(event.event_type)?;
             let copy = PendingCopy::of(self.rules, other);
             let body = forwarded_body(&copy, &value, inherited);
-            let record = forwarded_record(self.rules, event.account_id, inherited, body);
+            let lane = self.batch.lane_of_fact(inherited.lane);
+            let record = forwarded_record(self.rules, event.account_id, lane, body);
             self.write(event.event_type, record);
-            self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
         Ok(())
     }
@@ -208,9 +208,9 @@ impl Context<'_> {
         let topology = self.rules.topology;
         let body = fact_body(event.key, value, inherited);
         let partition = topology.entity_partition(event.account_id, event.key);
-        let record = Outgoing { topic: topology.lane(inherited.lane).clone(), partition, body };
+        let lane = self.batch.lane_of_fact(inherited.lane);
+        let record = Outgoing { topic: topology.lane(lane).clone(), partition, body };
         self.write(event.event_type, record);
-        self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         Ok(())
     }
 

@@ -61,12 +61,12 @@ pub(super) fn forwarded_body(to: &PendingCopy, value: &[u8], inherited: Inherite
 pub(super) fn forwarded_record(
     rules: Rules<'_>,
     account: &str,
-    inherited: Inherited,
+    lane: Lane,
     body: Body,
 ) -> Outgoing {
     let key = std::str::from_utf8(body.key().unwrap_or_default()).unwrap_or_default();
     let topology = rules.topology;
-    let topic = topology.lane(inherited.lane).clone();
+    let topic = topology.lane(lane).clone();
     let partition = topology.entity_partition(account, key);
     Outgoing { topic, partition, body }
 }

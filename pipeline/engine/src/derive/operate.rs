@@ -195,9 +195,9 @@ impl RunningTask {
                 let (topic, partition) = (rules.topology.facts().clone(), self.partition);
                 return self.batch.emit_caused(Outgoing { topic, partition, body });
             }
-            let record = forwarded_record(rules, event.account_id, inherited, body);
+            let lane = self.batch.lane_of_fact(inherited.lane);
+            let record = forwarded_record(rules, event.account_id, lane, body);
             self.batch.emit_caused(record);
-            self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
     }
 
