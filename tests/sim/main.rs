@@ -12,6 +12,7 @@ mod derive_turns;
 mod failing_operator;
 mod fake;
 mod histories;
+mod many_copies;
 mod model;
 mod mutants;
 mod one_machine;

@@ -15,7 +15,8 @@
 //! little else, and in the end nothing else but critical records ([`Intake`]), until it does.
 //!
 //! Facts that follow from critical events are served like those, right after them. They have a
-//! share of their own, so that neither of the two can starve the other.
+//! share of their own, so that neither of the two can starve the other. If they pile up, critical
+//! records wait too, since each may bring several more.
 //!
 //! Order holds within a lane, never between lanes. This file holds records that were fetched and
 //! not yet processed; it never reads the log itself, its caller does through [`Refill`].
@@ -66,11 +67,17 @@ pub enum Intake {
     FactsFirst,
     /// Critical records and facts only, since facts pile up all the same.
     FactsOnly,
+    /// Facts only: those of critical records have piled up, and these would bring more.
+    FactsAlone,
 }
 
 impl Intake {
     fn takes(self, lane: Lane) -> bool {
-        self != Self::FactsOnly || is_first(lane)
+        match self {
+            Self::All | Self::FactsFirst => true,
+            Self::FactsOnly => is_first(lane),
+            Self::FactsAlone => is_first(lane) && lane != Lane::Critical,
+        }
     }
 
     /// Units of work that a lane of this weight gets in a round.
@@ -149,6 +156,7 @@ impl Lanes {
         }
         for lane in Lane::URGENT {
             if self.units[lane.index()] > 0
+                && self.intake.takes(lane)
                 && let Some(found) = self.serve(lane)
             {
                 return Ok(Some(found));
@@ -179,8 +187,11 @@ impl Lanes {
         Ok(taken.into_iter().find_map(|lane| self.serve(lane)))
     }
 
-    /// Whether a record of this lane is waiting, here or in the log.
+    /// Whether a record of this lane is waiting, here or in the log, and may be taken.
     pub fn has_waiting<R: Refill>(&mut self, lane: Lane, from: &mut R) -> Result<bool, R::Error> {
+        if !self.intake.takes(lane) {
+            return Ok(false);
+        }
         self.fill(lane, from)?;
         Ok(!self.is_empty(lane))
     }
@@ -389,6 +400,24 @@ mod tests {
         lanes.take_from(Intake::All);
         let rest = take(&mut lanes, &mut from, 10_000);
         assert_eq!(taken.len() + rest.len(), 5_500, "nothing was lost");
+    }
+
+    #[test]
+    fn while_urgent_facts_have_piled_up_critical_records_wait() {
+        let mut from = Backlog(Lane::ALL.map(|_| 1_000), 0);
+        let mut lanes = Lanes::default();
+        let before = take(&mut lanes, &mut from, 500);
+        lanes.take_from(Intake::FactsAlone);
+        let critical = Lane::Critical;
+        assert!(!lanes.has_waiting(critical, &mut from).expect("infallible"));
+        let taken = take(&mut lanes, &mut from, 10_000);
+        let only = [Lane::FactsUrgent, Lane::Facts];
+        assert!(taken.iter().all(|lane| only.contains(lane)));
+        assert!(only.iter().all(|lane| share(&taken, *lane) + share(&before, *lane) == 1_000));
+        lanes.take_from(Intake::FactsOnly);
+        assert!(lanes.has_waiting(critical, &mut from).expect("infallible"));
+        let rest = take(&mut lanes, &mut from, 10_000);
+        assert_eq!(share(&before, critical) + share(&rest, critical), 1_000, "nothing was lost");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "gauge",
         &["thread"],
         "1 while facts have piled up and come first in a thread of DERIVE, 2 while it processes \
-         only them and critical records.",
+         only them and critical records, 3 while only them.",
     ),
     ("derive_undelivered_total", "counter", &[], "Events without a delivery to a durable channel."),
     (
@@ -409,6 +409,7 @@ pub(crate) fn facts_piled_up(thread: u32, intake: Intake, behind: u64) {
         Intake::All => 0,
         Intake::FactsFirst => 1,
         Intake::FactsOnly => 2,
+        Intake::FactsAlone => 3,
     };
     gauge!("derive_facts_first", "thread" => thread.to_string()).set(f64::from(value));
     match intake {
@@ -422,6 +423,11 @@ pub(crate) fn facts_piled_up(thread: u32, intake: Intake, behind: u64) {
             behind,
             "facts pile up although they come first, so nothing else but critical records is \
              processed until half of them are left"
+        ),
+        Intake::FactsAlone => tracing::warn!(
+            behind,
+            "facts of critical events have piled up, so critical records wait too until half of \
+             them are left; check which producer sends critical events with many `mentions`"
         ),
     }
 }

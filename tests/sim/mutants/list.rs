@@ -450,6 +450,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "value.len() <= 64 * STATE_VALUE_MAX_BYTES",
     },
     Mutant {
+        name: "every_fact_of_a_critical_event_is_urgent",
+        file: "src/derive/batch.rs",
+        breaks: "One critical event with many mentions delays what follows from all others.",
+        original: "self.urgent_facts >= URGENT_FACTS_MAX",
+        mutated: "self.urgent_facts >= 100 * URGENT_FACTS_MAX",
+    },
+    Mutant {
+        name: "copies_that_do_not_fit_are_forgotten",
+        file: "src/derive/operate.rs",
+        breaks: "Copies that are more than one transaction holds are lost.",
+        original: "return self.batch.emit_caused(Outgoing { topic, partition, body });",
+        mutated: "return drop((topic, partition, body));",
+    },
+    Mutant {
         name: "outputs_are_not_undone",
         file: "src/derive/batch.rs",
         breaks: "An id that failed is accepted.",

@@ -48,7 +48,8 @@ impl Filter {
 
     fn is_of_an_operator(&self, letter: &DeadLetter) -> bool {
         let failed = letter.operator_failure();
-        failed.is_some_and(|failed| self.operators.iter().any(|name| name == failed.operator))
+        let mut names = failed.iter().flat_map(|failed| failed.operator.split(','));
+        names.any(|name| self.operators.iter().any(|wanted| wanted == name))
     }
 
     /// The partitions with possible matches: the id of a dead letter determines its partition.
@@ -103,6 +104,8 @@ mod tests {
         };
         assert!(matches("unread", headers));
         assert!(!matches("notify", headers));
+        let several = [&[("operator", &b"notify,unread"[..])], &headers[1..]].concat();
+        assert!(["notify", "unread"].iter().all(|name| matches(name, &several)));
         assert!(!matches("unread", &headers[1..]), "it is of the whole record");
     }
 

@@ -6,21 +6,22 @@
 //! ```text
 //! dead letter
 //!   key      position of the lane's record/operator, as in tw.lane.normal/3/7/engagement; of a
-//!            timer, of an emitted event and of a copy for another key that could not be written
+//!            timer, of an emitted event and of copies for other keys that were not written
 //!            tw.order/partition/its time/operator/its id, 32 hex digits; so it is of a part of a
 //!            total that could not be sent
 //!   value    the record's bytes; of a timer or update its cause (derive/timer_cause.rs); of a part
 //!            its stored value (derive/partial_rows.rs)
 //!   headers  those of every dead letter, where source-key is the timer's key, or the part's behind
 //!            the number of its table
-//!            · operator (its name) · trigger (event, timer, update or part) · account
+//!            · operator (its name; of copies those of all their operators, separated by commas)
+//!            · trigger (event, timer, update, copies or part) · account
 //!            · emission (decimal: events the call had emitted before it failed)
 //!
 //! requeued record, in lane.facts
 //!   key      the record's key, the timer's or part's, or what the operator marked
 //!   value    as in the dead letter
 //!   headers  the record's own · requeued-from · requeued-reason · tw-operator (its name)
-//!            · tw-trigger (event, timer, update or part)
+//!            · tw-trigger (event, timer, update, copies or part)
 //! ```
 
 use crate::dead_letters::record::{Diagnosis, dead_letter_body_with};
@@ -29,7 +30,7 @@ use crate::topology::Topology;
 
 /// Header of a dead letter: the operator that failed.
 pub const OPERATOR: &str = "operator";
-/// Header of a dead letter: `event`, `timer`, `update` or `part`.
+/// Header of a dead letter: `event`, `timer`, `update`, `copies` or `part`.
 pub const TRIGGER: &str = "trigger";
 /// Header of a dead letter: the account of the event or timer.
 pub const ACCOUNT: &str = "account";
@@ -38,7 +39,7 @@ pub const EMISSION: &str = "emission";
 
 /// Header of a requeued record: the only operator that gets it.
 pub const FOR_OPERATOR: &str = "tw-operator";
-/// Header of a requeued record: `event`, `timer`, `update` or `part`.
+/// Header of a requeued record: `event`, `timer`, `update`, `copies` or `part`.
 pub const FOR_TRIGGER: &str = "tw-trigger";
 
 /// What an operator was called with.
@@ -52,11 +53,13 @@ pub enum TriggerKind {
     Update,
     /// A part of a total that it sends to the owner of its key.
     Part,
+    /// Nothing yet: copies of an event for other keys were not written, of one operator or several.
+    Copies,
 }
 
 /// All of them.
-const KINDS: [TriggerKind; 4] =
-    [TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update, TriggerKind::Part];
+const KINDS: [TriggerKind; 5] =
+    [TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update, TriggerKind::Part, TriggerKind::Copies];
 
 impl TriggerKind {
     /// Its name in headers.
@@ -66,6 +69,7 @@ impl TriggerKind {
             Self::Timer => "timer",
             Self::Update => "update",
             Self::Part => "part",
+            Self::Copies => "copies",
         }
     }
 
@@ -77,7 +81,7 @@ impl TriggerKind {
 /// Which call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperatorFailure<'a> {
-    /// The operator's name.
+    /// The operator's name; of copies those of all their operators, separated by commas.
     pub operator: &'a str,
     /// What it was called with.
     pub trigger: TriggerKind,
@@ -110,8 +114,8 @@ pub enum FailedCause<'a> {
         /// The record.
         record: &'a Record,
     },
-    /// What the task itself has made: a timer that was due, an emitted event, or a copy for another
-    /// key that could not be written.
+    /// What the task itself has made: a timer that was due, an emitted event, or copies for other
+    /// keys that were not written.
     Derived {
         /// The task's partition.
         partition: Partition,

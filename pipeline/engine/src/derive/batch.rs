@@ -7,6 +7,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::derive::accepted_id::AcceptedId;
+use crate::derive::effect_limits::URGENT_FACTS_MAX;
 use crate::derive::lane_times::LaneSet;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::trigger::Inherited;
@@ -22,6 +23,7 @@ pub(super) struct BatchSavepoint {
     bytes: usize,
     caused: usize,
     emissions: usize,
+    urgent_facts: usize,
     amended: usize,
     marks: usize,
     failed_calls: usize,
@@ -52,6 +54,8 @@ pub(super) struct TaskBatch {
     emissions: Vec<LocalEmission>,
     /// How many of them were processed.
     emissions_done: usize,
+    /// Facts and copies of the current event that are in the urgent lane.
+    urgent_facts: usize,
     /// Fields that operators set in the event being processed, as JSON text.
     amended: Vec<(String, String)>,
     /// The keys whose changes are sent before the transaction is sealed.
@@ -133,7 +137,22 @@ impl TaskBatch {
         self.caused = 0;
         self.emissions.clear();
         self.emissions_done = 0;
+        self.urgent_facts = 0;
         self.amended.clear();
+    }
+
+    /// The lane of the next fact or copy of the current event, which inherits `lane`: only the first
+    /// ones of a critical event are urgent.
+    pub(super) fn lane_of_fact(&mut self, lane: Lane) -> Lane {
+        if lane != Lane::FactsUrgent {
+            return lane;
+        }
+        if self.urgent_facts >= URGENT_FACTS_MAX {
+            return Lane::Facts;
+        }
+        self.urgent_facts += 1;
+        self.urgent = true;
+        lane
     }
 
     /// Begins to process one of the events that the current one has emitted: the first that was
@@ -228,6 +247,7 @@ impl TaskBatch {
             bytes: self.bytes,
             caused: self.caused,
             emissions: self.emissions.len(),
+            urgent_facts: self.urgent_facts,
             amended: self.amended.len(),
             marks: self.marks.len(),
             failed_calls: self.failed_calls.len(),
@@ -245,6 +265,7 @@ impl TaskBatch {
         self.bytes = savepoint.bytes;
         self.caused = savepoint.caused;
         self.emissions.truncate(savepoint.emissions);
+        self.urgent_facts = savepoint.urgent_facts;
         self.amended.truncate(savepoint.amended);
         self.marks.truncate(savepoint.marks);
         self.failed_calls.truncate(savepoint.failed_calls);

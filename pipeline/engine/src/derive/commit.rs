@@ -44,6 +44,10 @@ const FACTS_BEHIND_MAX: u64 = 65_536;
 /// facts are processed.
 const FACTS_BEHIND_LIMIT: u64 = 4 * FACTS_BEHIND_MAX;
 
+/// Facts of critical records that may wait for a task; with more, only facts are processed. A
+/// critical record may bring several, and has the same share as they.
+const URGENT_FACTS_BEHIND_MAX: u64 = FACTS_BEHIND_MAX;
+
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
 
@@ -84,16 +88,13 @@ impl Derive {
     /// be the one that writes them.
     fn decide_intake(&mut self) {
         let Self { tasks, member, .. } = self;
-        let running = tasks.values_mut().filter_map(Task::running);
-        let behind = running.map(|running| running.facts_behind(&mut **member)).max();
-        let behind = behind.unwrap_or_default();
-        let intake = match self.intake {
-            _ if behind > FACTS_BEHIND_LIMIT => Intake::FactsOnly,
-            Intake::All if behind > FACTS_BEHIND_MAX => Intake::FactsFirst,
-            Intake::FactsOnly if behind < FACTS_BEHIND_LIMIT / 2 => Intake::FactsFirst,
-            Intake::FactsFirst if behind < FACTS_BEHIND_MAX / 2 => Intake::All,
-            unchanged => unchanged,
-        };
+        let (mut behind, mut urgent) = (0, 0);
+        for running in tasks.values_mut().filter_map(Task::running) {
+            let of_critical = running.behind(Lane::FactsUrgent, &mut **member);
+            urgent = urgent.max(of_critical);
+            behind = behind.max(of_critical + running.behind(Lane::Facts, &mut **member));
+        }
+        let intake = next_intake(self.intake, behind, urgent);
         if intake != self.intake {
             self.intake = intake;
             telemetry::facts_piled_up(self.shared.config.thread, intake, behind);
@@ -280,6 +281,22 @@ impl Derive {
     }
 }
 
+/// Which lanes records are taken from next, if so many facts wait, and so many of critical records.
+fn next_intake(before: Intake, facts: u64, urgent: u64) -> Intake {
+    match before {
+        _ if urgent > URGENT_FACTS_BEHIND_MAX => Intake::FactsAlone,
+        Intake::FactsAlone if urgent > URGENT_FACTS_BEHIND_MAX / 2 => Intake::FactsAlone,
+        _ if facts > FACTS_BEHIND_LIMIT => Intake::FactsOnly,
+        Intake::All if facts > FACTS_BEHIND_MAX => Intake::FactsFirst,
+        Intake::FactsAlone | Intake::FactsOnly if facts < FACTS_BEHIND_LIMIT / 2 => {
+            Intake::FactsFirst
+        }
+        Intake::FactsAlone => Intake::FactsOnly,
+        Intake::FactsFirst if facts < FACTS_BEHIND_MAX / 2 => Intake::All,
+        unchanged => unchanged,
+    }
+}
+
 /// The tasks of a commit group that have something to commit.
 fn batches(
     tasks: &mut BTreeMap<Partition, Task>,
@@ -358,5 +375,33 @@ impl RunningTask {
         let tick = self.tick_due(now).map_or(i64::MAX, |first| ticks.wanted_at(first));
         let hand_over = if self.has_unwritten() { handed.0 + HAND_OVER_MS } else { i64::MAX };
         tick.min(hand_over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_follows_from_the_facts_that_wait_and_changes_back_at_half_of_a_limit() {
+        let (few, many, most) = (100, FACTS_BEHIND_MAX + 1, FACTS_BEHIND_LIMIT + 1);
+        let urgent = URGENT_FACTS_BEHIND_MAX + 1;
+        for (before, facts, of_critical, after) in [
+            (Intake::All, few, 0, Intake::All),
+            (Intake::All, many, 0, Intake::FactsFirst),
+            (Intake::FactsFirst, many / 2 + 1, 0, Intake::FactsFirst),
+            (Intake::FactsFirst, few, 0, Intake::All),
+            (Intake::FactsFirst, most, 0, Intake::FactsOnly),
+            (Intake::FactsOnly, most / 2, 0, Intake::FactsOnly),
+            (Intake::FactsOnly, many, 0, Intake::FactsFirst),
+            (Intake::All, urgent, urgent, Intake::FactsAlone),
+            (Intake::FactsOnly, most, urgent, Intake::FactsAlone),
+            (Intake::FactsAlone, many, urgent - 1, Intake::FactsAlone),
+            (Intake::FactsAlone, most, urgent / 2, Intake::FactsOnly),
+            (Intake::FactsAlone, few, 0, Intake::FactsFirst),
+        ] {
+            let found = next_intake(before, facts, of_critical);
+            assert_eq!(found, after, "{before:?} with {facts} facts, {of_critical} urgent");
+        }
     }
 }

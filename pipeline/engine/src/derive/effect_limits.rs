@@ -7,7 +7,9 @@
 //! twice as much.
 //!
 //! What de-duplication and delivery write is not measured: they write the event itself, which ADMIT
-//! has limited, once per channel of its type.
+//! has limited, once per channel of its type. The same holds for a copy of an event for another
+//! key; only all copies of one transaction have a limit, and the others follow in further ones
+//! (`pending_copies.rs`).
 
 /// Bytes of a key of a table: some texts of 128 characters, escaped.
 pub const STATE_KEY_MAX_BYTES: usize = 8 << 10;
@@ -18,8 +20,13 @@ pub const STATE_VALUE_MAX_BYTES: usize = 256 << 10;
 /// Bytes of an emitted record, its key and headers included: as much as an event has.
 pub const EMISSION_MAX_BYTES: usize = 256 << 10;
 
-/// Bytes of all records that operators emit for one event or timer: half a transaction.
+/// Bytes of all records that follow from one event or timer in a transaction: half of that.
 pub const CAUSE_MAX_BYTES: usize = 4 << 20;
+
+/// Facts and copies of one critical event that are urgent, as for a handful of users whom it names;
+/// the others are processed with those of all events. Else one event with a hundred `mentions`
+/// delays what follows from every other critical one.
+pub const URGENT_FACTS_MAX: usize = 16;
 
 /// Whether a row of a table is small enough.
 pub(super) fn row_fits(key: &[u8], value: &[u8]) -> bool {
@@ -48,12 +55,17 @@ pub(super) fn emission_excess(what: &str, bytes: usize, before: usize) -> Option
         ));
     }
     let total = before + bytes;
-    (total > CAUSE_MAX_BYTES).then(|| {
+    (!cause_fits(bytes, before)).then(|| {
         format!(
             "with a record of {what}, {total} bytes are emitted for one event or timer, and \
              {CAUSE_MAX_BYTES} is the limit; emit fewer or smaller events"
         )
     })
+}
+
+/// Whether a record fits into what one event or timer may cause. `before` is what it has caused.
+pub(super) fn cause_fits(bytes: usize, before: usize) -> bool {
+    before + bytes <= CAUSE_MAX_BYTES
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::derive::effect_limits::emission_excess;
 use crate::derive::forward::{forwarded_body, forwarded_record};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
+use crate::derive::pending_copies::PendingCopy;
 use crate::derive::plan::Destinations;
 use crate::derive::trigger::{CauseNames, HOPS, Inherited, TIME, Trigger};
 use crate::record::{Body, Outgoing};
@@ -113,10 +114,11 @@ impl Context<'_> {
         }
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
-            let body = forwarded_body(self.rules, other, &value, inherited);
-            let record = forwarded_record(self.rules, event.account_id, inherited, body);
+            let copy = PendingCopy::of(self.rules, other);
+            let body = forwarded_body(&copy, &value, inherited);
+            let lane = self.batch.lane_of_fact(inherited.lane);
+            let record = forwarded_record(self.rules, event.account_id, lane, body);
             self.write(event.event_type, record);
-            self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
         Ok(())
     }
@@ -231,9 +233,9 @@ impl Context<'_> {
         let topology = self.rules.topology;
         let body = fact_body(event.key, value, inherited);
         let partition = topology.entity_partition(event.account_id, event.key);
-        let record = Outgoing { topic: topology.lane(inherited.lane).clone(), partition, body };
+        let lane = self.batch.lane_of_fact(inherited.lane);
+        let record = Outgoing { topic: topology.lane(lane).clone(), partition, body };
         self.write(event.event_type, record);
-        self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         Ok(())
     }
 

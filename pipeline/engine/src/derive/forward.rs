@@ -10,7 +10,8 @@
 //! the event, so it is processed exactly once without de-duplication, and it is never delivered.
 
 use crate::derive::operator::Rules;
-use crate::derive::plan::{ForKey, OperatorSet};
+use crate::derive::pending_copies::PendingCopy;
+use crate::derive::plan::OperatorSet;
 use crate::derive::trigger::{HOPS, Inherited, TIME};
 use crate::record::{Body, Outgoing, Record};
 use crate::topology::Lane;
@@ -49,15 +50,10 @@ impl<'a> ForwardedTo<'a> {
 }
 
 /// The body of a copy of `value` for one key.
-pub(super) fn forwarded_body(
-    rules: Rules<'_>,
-    to: &ForKey,
-    value: &[u8],
-    inherited: Inherited,
-) -> Body {
-    let numbers: Vec<u8> = to.operators.iter().map(|n| rules.operators[n].number()).collect();
+pub(super) fn forwarded_body(to: &PendingCopy, value: &[u8], inherited: Inherited) -> Body {
     let time = inherited.time.0.to_be_bytes();
-    let headers: &[(&str, &[u8])] = &[(FOR, &numbers), (HOPS, &[inherited.hops]), (TIME, &time)];
+    let headers: &[(&str, &[u8])] =
+        &[(FOR, &to.operators), (HOPS, &[inherited.hops]), (TIME, &time)];
     Body::new(Some(to.key.as_bytes()), Some(value), headers)
 }
 
@@ -65,12 +61,12 @@ pub(super) fn forwarded_body(
 pub(super) fn forwarded_record(
     rules: Rules<'_>,
     account: &str,
-    inherited: Inherited,
+    lane: Lane,
     body: Body,
 ) -> Outgoing {
     let key = std::str::from_utf8(body.key().unwrap_or_default()).unwrap_or_default();
     let topology = rules.topology;
-    let topic = topology.lane(inherited.lane).clone();
+    let topic = topology.lane(lane).clone();
     let partition = topology.entity_partition(account, key);
     Outgoing { topic, partition, body }
 }

@@ -42,6 +42,7 @@ mod input;
 mod operator;
 mod partial;
 mod partial_decl;
+mod pending_copies;
 mod plan;
 mod state_channel;
 pub mod stores;
@@ -68,6 +69,7 @@ pub use derive_loop::{Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_O
 pub use driver::{ProcessedBatch, START, TopologyDriver};
 pub use effect_limits::{
     CAUSE_MAX_BYTES, EMISSION_MAX_BYTES, STATE_KEY_MAX_BYTES, STATE_VALUE_MAX_BYTES,
+    URGENT_FACTS_MAX,
 };
 pub use emit::{Emission, StateKey};
 pub use flush_partials::FLUSH_PARTS_MAX;

@@ -12,6 +12,9 @@
 //!
 //! A call that fails becomes a dead letter of that operator and of that event, copy, emission or
 //! timer; all else goes on.
+//!
+//! Copies that are more than one transaction may hold follow in further ones
+//! (`pending_copies.rs`).
 
 use tidewire_schemas::catalogue::EventType;
 use tidewire_schemas::envelope::Reason;
@@ -22,19 +25,22 @@ use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKin
 use crate::dead_letters::record::{Diagnosis, dead_letter};
 use crate::derive::batch::LocalEmission;
 use crate::derive::delivery::ChannelDelivery;
-use crate::derive::effect_limits::emission_excess;
+use crate::derive::effect_limits::cause_fits;
 use crate::derive::emit::{MAX_HOPS, fact_body};
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::{ForwardedTo, forwarded_body, forwarded_record};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
 use crate::derive::operator_call::{RolledBackCall, call, numbered};
-use crate::derive::plan::{Destinations, ForKey, OperatorSet};
+use crate::derive::pending_copies::{
+    PendingCopy, operator_names, pending_body, pending_copies, pending_record,
+};
+use crate::derive::plan::Destinations;
 use crate::derive::running::{LaneRecord, RunningTask};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::trigger::{Inherited, Subject, Trigger, hops_of};
 use crate::port::StoreError;
-use crate::record::{Body, Millis};
+use crate::record::{Body, Millis, Outgoing};
 use crate::topology::Lane;
 
 /// What a task has made and an operator failed on, as its dead letter has it.
@@ -164,47 +170,80 @@ impl RunningTask {
         (subject, inherited): (Subject<'_>, Inherited),
         to: &Destinations,
     ) {
-        let Trigger::Event { event, value, .. } = subject.trigger else { return };
         self.batch.counts.keys_skipped += to.skipped as u64;
-        for other in &to.others {
-            let body = forwarded_body(rules, other, value, inherited);
-            let bytes = body.as_bytes().len();
-            let what = event.event_type;
-            let excess = match emission_excess(what, bytes, self.batch.caused()) {
-                None if inherited.hops > MAX_HOPS => Some(format!(
-                    "{MAX_HOPS} facts and timers in a row led to this {what}, which is the limit; \
-                     check which operators cause each other"
-                )),
-                excess => excess,
-            };
-            let Some(why) = excess else {
-                let record = forwarded_record(rules, event.account_id, inherited, body);
-                self.batch.emit_caused(record);
-                self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
-                continue;
-            };
-            self.put_unforwarded(rules, subject, (other, &why));
+        let copies: Vec<_> = to.others.iter().map(|to| PendingCopy::of(rules, to)).collect();
+        if inherited.hops > MAX_HOPS && !copies.is_empty() {
+            self.put_unforwarded(rules, subject, &copies);
+        } else {
+            self.write_copies(rules, (subject, inherited), &copies);
         }
     }
 
-    /// Adds a dead letter for each operator of a copy that can't be written.
-    fn put_unforwarded(
+    /// Writes copies of an event as far as its limit allows, and one record that lists the others:
+    /// the task goes on with that in another transaction.
+    fn write_copies(
         &mut self,
         rules: Rules<'_>,
-        subject: Subject<'_>,
-        (to, why): (&ForKey, &str),
+        (subject, inherited): (Subject<'_>, Inherited),
+        copies: &[PendingCopy],
     ) {
         let Trigger::Event { event, value, .. } = subject.trigger else { return };
-        let id = format!("{}:{}/{}", event.event_id.len(), event.event_id, to.key);
-        let id = hex(&hash128(event.account_id, &id));
-        for index in to.operators.iter() {
-            let failed = RolledBackCall::not_made(rules.operators[index].name(), subject, why);
-            let one = ForKey { key: to.key.clone(), operators: OperatorSet::of(index) };
-            let inherited = Inherited { hops: 0, ..subject.trigger.inherited(subject.time) };
-            let body = forwarded_body(rules, &one, value, inherited);
-            let made = MadeByTask { time: subject.time, id: &id, body: &body };
-            self.put_derived(rules, made, failed);
+        for (done, copy) in copies.iter().enumerate() {
+            let body = forwarded_body(copy, value, inherited);
+            if !cause_fits(body.as_bytes().len(), self.batch.caused()) {
+                let body = pending_record(rules, &copies[done..], (event.key, value), inherited);
+                let (topic, partition) = (rules.topology.facts().clone(), self.partition);
+                return self.batch.emit_caused(Outgoing { topic, partition, body });
+            }
+            let lane = self.batch.lane_of_fact(inherited.lane);
+            let record = forwarded_record(rules, event.account_id, lane, body);
+            self.batch.emit_caused(record);
         }
+    }
+
+    /// Adds the dead letter of copies that are too many hops away.
+    fn put_unforwarded(&mut self, rules: Rules<'_>, subject: Subject<'_>, copies: &[PendingCopy]) {
+        let Trigger::Event { event, value, .. } = subject.trigger else { return };
+        let why = format!(
+            "{MAX_HOPS} facts and timers in a row led to this {}, which is the limit, so it has no \
+             copies for {} other keys; check which operators cause each other",
+            event.event_type,
+            copies.len()
+        );
+        let failed = RolledBackCall::of_copies(operator_names(rules, copies), subject, why);
+        let id = format!("{}:{}/copies", event.event_id.len(), event.event_id);
+        let id = hex(&hash128(event.account_id, &id));
+        let inherited = Inherited { hops: 0, ..subject.trigger.inherited(subject.time) };
+        let body = pending_body(copies, (event.key, value), inherited);
+        self.put_derived(rules, MadeByTask { time: subject.time, id: &id, body: &body }, failed);
+    }
+
+    /// Goes on with the copies that a record lists.
+    fn write_pending(
+        &mut self,
+        rules: Rules<'_>,
+        taken: LaneRecord<'_>,
+    ) -> Result<(), CommitFailure> {
+        let value = taken.record.body.value().unwrap_or_default();
+        let event = match EventView::decode(value) {
+            Ok(event) => event,
+            Err(error) => {
+                self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
+                return Ok(());
+            }
+        };
+        let Some(copies) = pending_copies(&taken.record.body) else {
+            let detail = "its list of copies can't be decoded; requeue it with the build that \
+                          wrote it";
+            self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
+            return Ok(());
+        };
+        let trigger = Trigger::of(taken.lane, taken.record, &event);
+        let subject = Subject { trigger, key: event.key, time: taken.time };
+        // Those of a critical event too: what waited once is not urgent any more.
+        let inherited = Inherited { lane: Lane::Facts, ..trigger.inherited(taken.time) };
+        self.write_copies(rules, (subject, inherited), &copies);
+        Ok(())
     }
 
     /// Processes a record that was requeued for one operator: de-duplication, delivery and the
@@ -216,6 +255,9 @@ impl RunningTask {
         requeued: RequeuedFor<'_>,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        if requeued.trigger == Some(TriggerKind::Copies) {
+            return self.write_pending(rules, taken);
+        }
         let named = |o: &&&dyn Operator| {
             o.name() == requeued.operator || numbered(o.number()) == requeued.operator
         };
@@ -232,10 +274,10 @@ impl RunningTask {
         };
         match kind {
             TriggerKind::Event => self.call_again(rules, *operator, taken),
-            TriggerKind::Timer | TriggerKind::Update => {
+            TriggerKind::Part => self.send_part_again(rules, *operator, taken),
+            TriggerKind::Timer | TriggerKind::Update | TriggerKind::Copies => {
                 self.fire_again(rules, *operator, (taken, kind))
             }
-            TriggerKind::Part => self.send_part_again(rules, *operator, taken),
         }?;
         self.process_emissions(rules)
     }

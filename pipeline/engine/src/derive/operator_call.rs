@@ -79,9 +79,10 @@ pub(super) fn call(
 }
 
 impl RolledBackCall {
-    /// A call that could not be made, although the operator exists.
-    pub(super) fn not_made(operator: &'static str, subject: Subject<'_>, why: &str) -> Self {
-        Self::of(Cow::Borrowed(operator), subject, why.to_owned())
+    /// Copies for these operators that were not written.
+    pub(super) fn of_copies(operators: String, subject: Subject<'_>, why: String) -> Self {
+        let failed = Self::of(Cow::Owned(operators), subject, why);
+        Self { trigger: TriggerKind::Copies, ..failed }
     }
 
     /// A call of an operator that this build does not have.
@@ -139,8 +140,12 @@ impl RolledBackCall {
         let (name, account) = (&operator[..], &account[..]);
         let failure = OperatorFailure { operator: name, trigger, account, emission: emitted };
         let letter = operator_dead_letter(topology, cause, failure, &why);
-        // A metric has a value per operator of this build, and one for all others.
-        let counted = if let Cow::Borrowed(name) = operator { name } else { "unknown" };
+        // A metric has a value per operator of this build, one for copies, one for all others.
+        let counted = match operator {
+            Cow::Borrowed(name) => name,
+            Cow::Owned(_) if trigger == TriggerKind::Copies => trigger.as_str(),
+            Cow::Owned(_) => "unknown",
+        };
         batch.put_failed_call(counted, letter);
     }
 }

@@ -238,16 +238,11 @@ impl RunningTask {
         self.queues.take_from(intake);
     }
 
-    /// How many facts wait for this task in the log and can be read, as far as it is known without
-    /// asking: those behind an open transaction can't.
-    pub(super) fn facts_behind(&self, member: &mut dyn Member) -> u64 {
-        let slots = [Lane::Facts, Lane::FactsUrgent].map(|lane| self.slots[lane.index()]);
-        slots
-            .into_iter()
-            .filter_map(|slot| member.backlog(slot))
-            .filter(|left| !left.open_transaction)
-            .map(|left| left.records)
-            .sum()
+    /// How many records of a lane wait for this task in the log and can be read, as far as it is
+    /// known without asking: those behind an open transaction can't.
+    pub(super) fn behind(&self, lane: Lane, member: &mut dyn Member) -> u64 {
+        let left = member.backlog(self.slots[lane.index()]);
+        left.filter(|left| !left.open_transaction).map_or(0, |left| left.records)
     }
 
     /// Whether a critical record, or a fact that follows from one, waits to be processed.

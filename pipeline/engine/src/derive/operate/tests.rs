@@ -8,6 +8,7 @@ use tidewire_schemas::fields::{FieldWriter, Fields};
 
 use crate::dead_letters::{DeadLetter, destination, requeued_record};
 use crate::derive::dedup::{Dedup, IDS};
+use crate::derive::effect_limits::{CAUSE_MAX_BYTES, URGENT_FACTS_MAX};
 use crate::derive::stores::KeyValue;
 use crate::derive::{
     ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, TableDecl,
@@ -231,41 +232,114 @@ fn an_operator_that_fails_on_an_emission_gets_that_emission_again() {
     assert_eq!((delivered(&mut driver), letters(&mut driver).len()), (vec![], 0));
 }
 
-#[test]
-fn copies_beyond_what_one_event_may_cause_become_dead_letters_that_bring_them_later() {
-    let mut driver = TopologyDriver::new(ALL);
-    let mentions: Vec<_> = (0..100).map(|n| format!("\"u{n}\"")).collect();
-    let (mentions, text) = (mentions.join(","), "x".repeat(200 << 10));
+/// A post that mentions `u0`, `u1` and so on.
+fn post_with_mentions(mentions: usize, text_bytes: usize) -> Event {
+    let names: Vec<_> = (0..mentions).map(|n| format!("\"u{n}\"")).collect();
+    let (names, text) = (names.join(","), "x".repeat(text_bytes));
     let data =
-        format!(r#"{{"post_id":"p","author_id":"ann","text":"{text}","mentions":[{mentions}]}}"#);
-    driver.pipe_input(&event("e-1", "post.created", "ann", &data));
-    let found = letters(&mut driver);
+        format!(r#"{{"post_id":"p","author_id":"ann","text":"{text}","mentions":[{names}]}}"#);
+    event("e-1", "post.created", "ann", &data)
+}
+
+#[test]
+fn copies_beyond_what_one_event_may_cause_are_written_by_further_transactions() {
+    let mut driver = TopologyDriver::new(ALL);
+    driver.pipe_input(&post_with_mentions(100, 200 << 10));
     assert_eq!(delivered(&mut driver).len(), 3, "delivery goes on");
-    let copies = driver.pipe_facts();
-    assert_eq!((copies + found.len(), found.len() > 50), (101, true));
-    let mut ids: Vec<_> = found.iter().map(|letter| letter.id().into_owned()).collect();
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), found.len(), "each has an id of its own");
-    for letter in &found {
-        requeue(&mut driver, letter);
+    let facts = driver.topology().facts().clone();
+    let mut waiting = driver.read_output(&facts);
+    let mut most = 0;
+    while let Some(fact) = waiting.pop() {
+        driver.pipe_body(Lane::Facts, fact);
+        let next = driver.read_output(&facts);
+        most = most.max(next.iter().map(|body| body.as_bytes().len()).sum());
+        waiting.extend(next);
     }
+    assert!(most <= CAUSE_MAX_BYTES + (256 << 10), "{most} bytes in one transaction");
     for n in 0..100 {
         assert_eq!(runs(&mut driver, 2, &format!("u{n}"), "post.created"), 1, "u{n}");
     }
+    assert_eq!(runs(&mut driver, 0, "p", "post.created"), 1);
+    assert!(letters(&mut driver).is_empty());
+    driver.replay().expect("the same again");
+}
+
+/// How many records were written to the two lanes of facts, the urgent one first.
+fn lanes_of_facts(driver: &mut TopologyDriver) -> [Vec<Body>; 2] {
+    [Lane::FactsUrgent, Lane::Facts].map(|lane| {
+        let topic = driver.topology().lane(lane).clone();
+        driver.read_output(&topic)
+    })
+}
+
+#[test]
+fn only_the_first_copies_of_a_critical_event_are_urgent() {
+    let mut driver = TopologyDriver::new(ALL);
+    for text_bytes in [0, 200 << 10] {
+        let id = format!("e-{text_bytes}");
+        let post = post_with_mentions(100, text_bytes);
+        driver.pipe_input(&Event { priority: Priority::Critical, event_id: id, ..post });
+        let [urgent, ordinary] = lanes_of_facts(&mut driver);
+        assert_eq!(urgent.len(), URGENT_FACTS_MAX);
+        let mut waiting = ordinary;
+        while let Some(fact) = waiting.pop() {
+            driver.pipe_body(Lane::Facts, fact);
+            let [more, ordinary] = lanes_of_facts(&mut driver);
+            assert!(more.len() <= URGENT_FACTS_MAX, "of one record");
+            waiting.extend(more.into_iter().chain(ordinary));
+        }
+        urgent.into_iter().for_each(|fact| driver.pipe_body(Lane::FactsUrgent, fact));
+        driver.pipe_facts();
+    }
+    for n in 0..100 {
+        assert_eq!(runs(&mut driver, 2, &format!("u{n}"), "post.created"), 2, "u{n}");
+    }
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn an_event_as_large_as_admission_allows_has_copies() {
+    let mut driver = TopologyDriver::new(ALL);
+    let rest = post_with_mentions(1, 0).data.len();
+    let post = post_with_mentions(1, (256 << 10) - rest);
+    assert_eq!(post.data.len(), 256 << 10);
+    driver.pipe_input(&post);
+    assert_eq!((driver.pipe_facts(), letters(&mut driver).len()), (2, 0));
+    assert_eq!(runs(&mut driver, 2, "u0", "post.created"), 1);
+}
+
+#[test]
+fn copies_beyond_the_hops_become_one_dead_letter_which_brings_all_of_them() {
+    let mut driver = TopologyDriver::new(ALL);
+    let value = post_with_mentions(100, 200 << 10).encode();
+    driver.pipe_body(Lane::Facts, Body::new(Some(b"ann"), Some(&value), &[("tw-hops", &[4])]));
+    let found = letters(&mut driver);
+    assert_eq!((found.len(), driver.pipe_facts()), (1, 0));
+    assert!(found[0].detail().contains("in a row"), "{}", found[0].detail());
+    let failure = found[0].operator_failure().expect("of operators");
+    assert_eq!((failure.operator, failure.trigger.as_str()), ("posts,notify", "copies"));
+    assert!(found[0].size() < value.len() + 4_096, "{} bytes", found[0].size());
+    requeue(&mut driver, &found[0]);
+    driver.pipe_facts();
+    for n in 0..100 {
+        assert_eq!(runs(&mut driver, 2, &format!("u{n}"), "post.created"), 1, "u{n}");
+    }
+    assert_eq!(runs(&mut driver, 0, "p", "post.created"), 1, "an administrator looked at it");
+    let posts = delivered(&mut driver).iter().filter(|line| line.ends_with("post.created")).count();
+    assert_eq!(posts, 3, "it was delivered once to each channel");
     assert!(letters(&mut driver).is_empty());
 }
 
 #[test]
-fn a_copy_beyond_the_hops_becomes_a_dead_letter() {
+fn a_damaged_list_of_copies_is_one_dead_letter() {
     let mut driver = TopologyDriver::new(ALL);
     let value = like("e-1").encode();
-    driver.pipe_body(Lane::Facts, Body::new(Some(b"p1"), Some(&value), &[("tw-hops", &[4])]));
+    let headers: &[(&str, &[u8])] =
+        &[("tw-copies", &[9, 1]), ("tw-operator", b"notify"), ("tw-trigger", b"copies")];
+    driver.pipe_body(Lane::Facts, Body::new(Some(b"p1"), Some(&value), headers));
     let found = letters(&mut driver);
-    assert_eq!((found.len(), driver.pipe_facts()), (1, 0));
-    assert!(found[0].detail().contains("in a row"), "{}", found[0].detail());
-    requeue(&mut driver, &found[0]);
-    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1, "an administrator looked at it");
+    assert_eq!((found.len(), found[0].value()), (1, Some(&value[..])));
+    assert!(found[0].detail().contains("list of copies"), "{}", found[0].detail());
 }
 
 #[test]
