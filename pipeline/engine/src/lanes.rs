@@ -1,6 +1,7 @@
 //! Lane scheduling of one task: deficit round-robin decides which record is processed next.
 //!
-//! Shares are of *work*: a record costs one unit plus one per KiB. Each round gives every waiting
+//! Shares are of *work*: a record costs one unit plus one per KiB, a pack of facts one per entry
+//! plus one per KiB. Each round gives every waiting
 //! lane units by its weight, and the critical lane may interrupt the others while it has units
 //! left. So critical events overtake a backlog of any length, and the lowest lane still gets its
 //! reserved share of every round.
@@ -20,6 +21,7 @@
 //! Order holds within a lane, never between lanes. This file holds records that were fetched and
 //! not yet processed; it never reads the log itself, its caller does through [`Refill`].
 
+use crate::fact_pack::entries_in;
 use crate::record::{Millis, Record};
 use crate::topology::Lane;
 
@@ -216,11 +218,12 @@ impl Lanes {
 
     fn serve(&mut self, lane: Lane) -> Option<(Lane, Record)> {
         let record = self.queues[lane.index()].reversed.pop()?;
-        let cost = 1 + record.body.as_bytes().len() / UNIT_BYTES;
+        let records = if lane.has_facts() { entries_in(&record.body) } else { 1 };
+        let cost = records + record.body.as_bytes().len() / UNIT_BYTES;
         self.units[lane.index()] -= i64::try_from(cost).unwrap_or(i64::MAX / 4);
         // Urgent facts too: a critical record must not wait behind a flood of them.
         if lane != Lane::Critical {
-            self.since_probe += 1;
+            self.since_probe += u32::try_from(records).unwrap_or(PROBE_RECORDS);
         }
         Some((lane, record))
     }

@@ -6,10 +6,13 @@
 //! its partition: the producer writes later records of the same key there, so their order holds.
 //!
 //! What one operator failed on goes to `lane.facts` of its task's partition, marked with the
-//! operator: the others have processed it, and so has ADMIT. It keeps its hops.
+//! operator: the others have processed it, and so has ADMIT. It keeps its hops. It is a pack of its
+//! own there, as is any other entry of a pack that became a dead letter. A pack that could not be
+//! decoded goes back as it was.
 
 use crate::dead_letters::dead_letter::{DeadLetter, REQUEUED_FROM, REQUEUED_REASON, TRAIL_MAX};
 use crate::dead_letters::operator_failure::{FOR_OPERATOR, FOR_TRIGGER, OperatorFailure};
+use crate::fact_pack::pack_of_record;
 use crate::lane_record::VERDICT;
 use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::{Lane, Topology};
@@ -83,11 +86,10 @@ pub(crate) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
         headers.push((FOR_OPERATOR, operator.as_bytes()));
         headers.push((FOR_TRIGGER, trigger.as_str().as_bytes()));
     }
-    Outgoing {
-        topic: to.topic.clone(),
-        partition: to.partition,
-        body: Body::new(letter.source_key(), letter.value(), &headers),
-    }
+    let record = Body::new(letter.source_key(), letter.value(), &headers);
+    let of_pack = letter.source_position().is_some_and(|from| from.entry.is_some());
+    let body = if failure.is_some() || of_pack { pack_of_record(&record) } else { record };
+    Outgoing { topic: to.topic.clone(), partition: to.partition, body }
 }
 
 #[cfg(test)]

@@ -37,12 +37,12 @@ use crate::turn::{EngineError, TurnOutcome};
 /// while more are made.
 const APPEND_BYTES: usize = 512 << 10;
 
-/// Facts that may wait for a task, 64 MiB of 1 KiB each; with more, they come first.
-const FACTS_BEHIND_MAX: u64 = 65_536;
+/// Bytes of facts that may wait for a task; with more, they come first.
+const FACTS_BEHIND_MAX_BYTES: u64 = 64 << 20;
 
-/// Facts that may wait for a task although they come first; with more, only critical records and
-/// facts are processed.
-const FACTS_BEHIND_LIMIT: u64 = 4 * FACTS_BEHIND_MAX;
+/// Bytes of facts that may wait for a task although they come first; with more, only critical
+/// records and facts are processed.
+const FACTS_BEHIND_LIMIT_BYTES: u64 = 4 * FACTS_BEHIND_MAX_BYTES;
 
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
@@ -63,6 +63,7 @@ impl Derive {
             let mut limits = TransactionLimits::default();
             self.tick(group, &mut limits)?;
             self.take(group, &mut limits)?;
+            self.finish_packs(group, &mut limits)?;
             let Some(offsets) = self.seal(group, &mut turned)? else { continue };
             if limits.is_urgent() {
                 // An urgent output does not wait for the other group.
@@ -85,13 +86,13 @@ impl Derive {
     fn decide_intake(&mut self) {
         let Self { tasks, member, .. } = self;
         let running = tasks.values_mut().filter_map(Task::running);
-        let behind = running.map(|running| running.facts_behind(&mut **member)).max();
+        let behind = running.map(|running| running.facts_behind_bytes(&mut **member)).max();
         let behind = behind.unwrap_or_default();
         let intake = match self.intake {
-            _ if behind > FACTS_BEHIND_LIMIT => Intake::FactsOnly,
-            Intake::All if behind > FACTS_BEHIND_MAX => Intake::FactsFirst,
-            Intake::FactsOnly if behind < FACTS_BEHIND_LIMIT / 2 => Intake::FactsFirst,
-            Intake::FactsFirst if behind < FACTS_BEHIND_MAX / 2 => Intake::All,
+            _ if behind > FACTS_BEHIND_LIMIT_BYTES => Intake::FactsOnly,
+            Intake::All if behind > FACTS_BEHIND_MAX_BYTES => Intake::FactsFirst,
+            Intake::FactsOnly if behind < FACTS_BEHIND_LIMIT_BYTES / 2 => Intake::FactsFirst,
+            Intake::FactsFirst if behind < FACTS_BEHIND_MAX_BYTES / 2 => Intake::All,
             unchanged => unchanged,
         };
         if intake != self.intake {
@@ -171,6 +172,27 @@ impl Derive {
         }
     }
 
+    /// Processes the rest of the packs that a commit group's tasks have begun: a lane's offset moves
+    /// past a whole pack.
+    fn finish_packs(
+        &mut self,
+        group: usize,
+        limits: &mut TransactionLimits,
+    ) -> Result<(), CommitFailure> {
+        let of_group = |partition: &&Partition| CommitGroup::of(**partition) == group;
+        for partition in self.tasks.keys().filter(of_group).copied().collect::<Vec<_>>() {
+            while self.is_within_pack(partition) {
+                self.step(partition, limits)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_within_pack(&mut self, partition: Partition) -> bool {
+        let running = self.tasks.get_mut(&partition).and_then(Task::running);
+        running.is_some_and(|running| running.is_within_pack())
+    }
+
     /// Whether a critical record waits in another commit group.
     fn critical_waits_elsewhere(&mut self, group: usize) -> Result<bool, CommitFailure> {
         for (partition, task) in &mut self.tasks {
@@ -227,7 +249,7 @@ impl Derive {
             empty = false;
             running.commit_updates(shared.rules())?;
             turned.taken += running.batch.taken();
-            running.batch.take_outputs(outgoing);
+            running.batch.take_all_outputs(outgoing);
             turned.written += running.batch.counts.outputs as usize;
             put_offsets(running, &shared.owner, &mut offsets);
             seal(&shared, running, outgoing);

@@ -20,13 +20,13 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{Fields, with_members};
 use tidewire_schemas::id::{hash128, hex};
 
-use crate::derive::batch::LocalEmission;
+use crate::derive::batch::{LocalEmission, TaskOutput};
 use crate::derive::effect_limits::emission_excess;
-use crate::derive::forward::{forwarded_body, forwarded_record};
+use crate::derive::forward::{copy_for, fact, fact_output};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::plan::Destinations;
-use crate::derive::trigger::{CauseNames, HOPS, Inherited, TIME, Trigger};
+use crate::derive::trigger::{CauseNames, Inherited, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
@@ -63,13 +63,6 @@ enum IdSource<'a> {
     Cause,
     /// A name that the operator gives it.
     Once(&'a str),
-}
-
-/// The body of a fact.
-pub(super) fn fact_body(key: &str, value: &[u8], inherited: Inherited) -> Body {
-    let time = inherited.time.0.to_be_bytes();
-    let headers: &[(&str, &[u8])] = &[(HOPS, &[inherited.hops]), (TIME, &time)];
-    Body::new(Some(key.as_bytes()), Some(value), headers)
 }
 
 /// Which value of `out.state` to replace.
@@ -111,11 +104,12 @@ impl Context<'_> {
         for delivery in &deliveries {
             self.write_to(&event, &value, delivery);
         }
+        let shared = Bytes::copy_from_slice(if to.others.is_empty() { &[] } else { &value });
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
-            let body = forwarded_body(self.rules, other, &value, inherited);
-            let record = forwarded_record(self.rules, event.account_id, inherited, body);
-            self.write(event.event_type, record);
+            let copy = copy_for(self.rules, other, shared.clone(), inherited);
+            let output = fact_output(self.rules, event.account_id, inherited, copy);
+            self.write(event.event_type, output);
             self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
         Ok(())
@@ -203,11 +197,9 @@ impl Context<'_> {
 
     fn write_fact(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
         let inherited = self.next_hop(event.event_type)?;
-        let topology = self.rules.topology;
-        let body = fact_body(event.key, value, inherited);
-        let partition = topology.entity_partition(event.account_id, event.key);
-        let record = Outgoing { topic: topology.lane(inherited.lane).clone(), partition, body };
-        self.write(event.event_type, record);
+        let fact = fact(event.key, Bytes::copy_from_slice(value), inherited);
+        let output = fact_output(self.rules, event.account_id, inherited, fact);
+        self.write(event.event_type, output);
         self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         Ok(())
     }
@@ -305,15 +297,15 @@ impl Context<'_> {
         self.batch.urgent |= self.trigger.is_urgent();
     }
 
-    /// Adds a record of an event of this type. If it is too large, the call fails.
-    fn write(&mut self, event_type: &str, record: Outgoing) {
+    /// Adds an output of an event of this type. If it is too large, the call fails.
+    fn write(&mut self, event_type: &str, output: impl Into<TaskOutput>) {
+        let output = output.into();
         if self.operator.on_failure() == OnFailure::RollBackEvent {
             // Delivery writes the event itself, which ADMIT has limited.
-            return self.batch.emit(record);
+            return self.batch.emit(output);
         }
-        let bytes = record.body.as_bytes().len();
-        match emission_excess(event_type, bytes, self.batch.caused()) {
-            None => self.batch.emit_caused(record),
+        match emission_excess(event_type, output.bytes(), self.batch.caused()) {
+            None => self.batch.emit_caused(output),
             Some(excess) => drop(self.excess.get_or_insert(excess)),
         }
     }

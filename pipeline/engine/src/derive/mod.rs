@@ -27,6 +27,7 @@ mod running;
 mod standby;
 mod store_fit;
 mod task;
+mod unpack;
 
 mod driver;
 mod memory_store;

@@ -13,19 +13,20 @@
 //! A call that fails becomes a dead letter of that operator and of that event, copy, emission or
 //! timer; all else goes on.
 
+use bytes::Bytes;
 use tidewire_schemas::catalogue::EventType;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
 
 use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
-use crate::dead_letters::record::{Diagnosis, dead_letter};
+use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter_of};
 use crate::derive::batch::LocalEmission;
 use crate::derive::delivery::ChannelDelivery;
 use crate::derive::effect_limits::emission_excess;
-use crate::derive::emit::{MAX_HOPS, fact_body};
+use crate::derive::emit::MAX_HOPS;
 use crate::derive::failure::CommitFailure;
-use crate::derive::forward::{ForwardedTo, forwarded_body, forwarded_record};
+use crate::derive::forward::{ForwardedTo, copy_for, fact, fact_output};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
 use crate::derive::operator_call::{RolledBackCall, call, numbered};
@@ -145,7 +146,8 @@ impl RunningTask {
             for operator in moved.chain(delivery) {
                 let context = self.context(rules, operator, subject);
                 if let Err(failed) = call(context, |context| operator.on_event(&input, context))? {
-                    let body = fact_body(key, value, *inherited);
+                    let value = Bytes::copy_from_slice(value);
+                    let body = fact(key, value, *inherited).to_body();
                     let id = &event_hash(&event);
                     let made = MadeByTask { time: subject.time, id, body: &body };
                     self.put_derived(rules, made, failed);
@@ -166,11 +168,11 @@ impl RunningTask {
     ) {
         let Trigger::Event { event, value, .. } = subject.trigger else { return };
         self.batch.counts.keys_skipped += to.skipped as u64;
+        let value = Bytes::copy_from_slice(if to.others.is_empty() { &[] } else { value });
         for other in &to.others {
-            let body = forwarded_body(rules, other, value, inherited);
-            let bytes = body.as_bytes().len();
+            let copy = copy_for(rules, other, value.clone(), inherited);
             let what = event.event_type;
-            let excess = match emission_excess(what, bytes, self.batch.caused()) {
+            let excess = match emission_excess(what, copy.size(), self.batch.caused()) {
                 None if inherited.hops > MAX_HOPS => Some(format!(
                     "{MAX_HOPS} facts and timers in a row led to this {what}, which is the limit; \
                      check which operators cause each other"
@@ -178,8 +180,8 @@ impl RunningTask {
                 excess => excess,
             };
             let Some(why) = excess else {
-                let record = forwarded_record(rules, event.account_id, inherited, body);
-                self.batch.emit_caused(record);
+                let output = fact_output(rules, event.account_id, inherited, copy);
+                self.batch.emit_caused(output);
                 self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
                 continue;
             };
@@ -201,7 +203,8 @@ impl RunningTask {
             let failed = RolledBackCall::not_made(rules.operators[index].name(), subject, why);
             let one = ForKey { key: to.key.clone(), operators: OperatorSet::of(index) };
             let inherited = Inherited { hops: 0, ..subject.trigger.inherited(subject.time) };
-            let body = forwarded_body(rules, &one, value, inherited);
+            let copy = copy_for(rules, &one, Bytes::copy_from_slice(value), inherited);
+            let body = copy.to_body();
             let made = MadeByTask { time: subject.time, id: &id, body: &body };
             self.put_derived(rules, made, failed);
         }
@@ -297,7 +300,7 @@ impl RunningTask {
     /// Adds the dead letter of an operator that failed on a lane's record.
     fn put_failed_call(&mut self, rules: Rules<'_>, taken: LaneRecord<'_>, failed: RolledBackCall) {
         let at = &self.lanes[taken.lane.index()];
-        let cause = FailedCause::Record { at, record: taken.record };
+        let cause = FailedCause::Record { at, record: taken.record, entry: taken.entry };
         failed.put(&mut self.batch, rules.topology, cause);
     }
 
@@ -328,8 +331,9 @@ impl RunningTask {
             _ => self.batch.counts.undecodable += 1,
         }
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
-        let from = &self.lanes[taken.lane.index()];
-        self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
+        let LaneRecord { record, entry, .. } = taken;
+        let from = SourceAddress { at: &self.lanes[taken.lane.index()], record, entry };
+        self.batch.put_dead_letter(dead_letter_of(rules.topology, from, diagnosis));
     }
 
     fn destinations(

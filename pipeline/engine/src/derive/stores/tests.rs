@@ -11,7 +11,6 @@ use super::{
 };
 use super::{Windows, put_signed};
 use crate::derive::emit::{Emission, MAX_HOPS, StateKey};
-use crate::derive::trigger::HOPS;
 use crate::derive::{
     Context, Flow, Input, Operator, OperatorError, START, TICK_MS, TableDecl, TopologyDriver,
 };
