@@ -323,6 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn a_pack_of_facts_costs_as_many_units_as_it_has_entries() {
+        struct Packs;
+
+        impl Refill for Packs {
+            type Error = Infallible;
+
+            fn refill(&mut self, lane: Lane, into: &mut Vec<Record>) -> Result<(), Infallible> {
+                let value = if lane == Lane::Facts { &[1, 255][..] } else { b"x" };
+                if matches!(lane, Lane::Facts | Lane::Low) {
+                    let body = Body::new(None, Some(value), &[]);
+                    into.push(Record { offset: Offset(0), timestamp: Millis(0), body });
+                }
+                Ok(())
+            }
+        }
+
+        let mut lanes = Lanes::default();
+        let taken: Vec<Lane> = (0..10_000)
+            .map_while(|_| lanes.next(Millis(0), &mut Packs).expect("infallible"))
+            .map(|(lane, _)| lane)
+            .collect();
+        // Packs of 256 entries, and 16 times the share of the lowest lane.
+        let (facts, low) = (256 * share(&taken, Lane::Facts), share(&taken, Lane::Low));
+        assert!(facts.abs_diff(16 * low) <= 16 * low / 10, "{facts} {low}");
+    }
+
+    #[test]
     fn a_critical_event_s_facts_do_not_queue_behind_ordinary_ones() {
         let mut from = backlog_of(&[Lane::Facts, Lane::High]);
         let mut lanes = Lanes::default();

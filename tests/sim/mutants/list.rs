@@ -435,6 +435,29 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "Self(hash128(&account[..0], entity))",
     },
     Mutant {
+        name: "the_last_entry_of_a_pack_is_skipped",
+        file: "src/derive/unpack.rs",
+        breaks: "The lane's offset moves past a fact that was not processed.",
+        original: "self.entries.next()?",
+        mutated: "self.entries.next().filter(|_| self.next == 0 || self.entries.len() > 0)?",
+    },
+    Mutant {
+        name: "the_index_of_an_entry_is_left_out",
+        file: "src/derive/unpack.rs",
+        breaks: "Dead letters of two entries of a pack have one address.",
+        original: "entry: Some(index)",
+        mutated: "entry: Some(index).filter(|_| false)",
+    },
+    Mutant {
+        name: "a_transaction_ends_within_a_pack",
+        file: "src/derive/commit.rs",
+        breaks: "The lane's offset moves past entries that the next transaction would process.",
+        original: "self.finish_packs(group, &mut limits)?;",
+        mutated: "if false {
+                self.finish_packs(group, &mut limits)?;
+            }",
+    },
+    Mutant {
         name: "facts_are_de_duplicated",
         file: "src/derive/operate.rs",
         breaks: "A fact takes an id that an event of a producer may have, and space for a day.",

@@ -95,7 +95,8 @@ pub(crate) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letters::record::{Diagnosis, dead_letter};
+    use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter, dead_letter_of};
+    use crate::fact_pack::decode;
     use crate::record::{Millis, Offset, Record, Topic};
     use crate::verdict::{Decision, TopicId, VerdictSource};
 
@@ -171,7 +172,18 @@ mod tests {
     fn a_record_of_one_operator_keeps_its_verdict_although_the_operator_was_not_found() {
         let own = [(FOR_OPERATOR, &b"counter"[..]), (FOR_TRIGGER, b"event"), (VERDICT, b"v")];
         let body = Body::new(Some(b"k"), Some(b"v"), &own);
-        let again = round(&at("t.lane.facts", 2), 3, &body).expect("back to the lane").body;
+        let record = Record { offset: Offset(3), timestamp: Millis(5), body };
+        let topology = Topology::new("t.", 4);
+        let of_lane = at("t.lane.facts", 2);
+        let from = SourceAddress { at: &of_lane, record: &record, entry: Some(6) };
+        let diagnosis = Diagnosis { reason: "processing_failed", field: None, detail: "none" };
+        let out = dead_letter_of(&topology, from, diagnosis);
+        let stored = Record { offset: Offset(0), timestamp: Millis(6), body: out.body };
+        let letter = DeadLetter::of(out.partition, stored);
+        assert_eq!(letter.id(), "t.lane.facts/2/3/6");
+        let to = destination(&topology, &letter).expect("back to the lane");
+        let pack = requeued_record(&letter, &to).body.value_bytes().expect("a pack");
+        let again = decode(&pack).expect("our own").remove(0).to_body();
         for (name, value) in own {
             assert_eq!(again.header(name), Some(value), "its append time is in the verdict");
         }

@@ -349,3 +349,67 @@ fn packed(to: TopicPartition, pack: Body) -> Outgoing {
     let TopicPartition { topic, partition } = to;
     Outgoing { topic, partition, body: pack }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact_pack::entries_in;
+    use crate::record::{Partition, Topic};
+    use proptest::prelude::*;
+
+    /// Of three partitions, some of them facts, with values of these lengths.
+    fn output(n: usize, len: usize) -> TaskOutput {
+        let partition = Partition((n % 3) as u32);
+        let value = vec![b'x'; len];
+        if n.is_multiple_of(5) {
+            let body = Body::new(None, Some(&value), &[]);
+            return Outgoing { topic: Topic::new("out"), partition, body }.into();
+        }
+        let fact = PackedFact {
+            hops: 1,
+            time: Millis(n as i64),
+            operators: Bytes::new(),
+            key: n.to_string().into(),
+            value: value.into(),
+        };
+        TaskOutput::Fact { to: TopicPartition::new(&Topic::new("facts"), partition), fact }
+    }
+
+    proptest! {
+        #[test]
+        fn packs_do_not_depend_on_when_outputs_are_moved_out(
+            outputs in proptest::collection::vec((0..30_000usize, any::<bool>()), 0..40),
+        ) {
+            let execute = |moves: bool| {
+                let (mut batch, mut moved) = (TaskBatch::default(), Vec::new());
+                for (n, (len, is_moved)) in outputs.iter().enumerate() {
+                    batch.emit(output(n, *len));
+                    if moves && *is_moved {
+                        batch.take_outputs(&mut moved);
+                    }
+                }
+                batch.take_all_outputs(&mut moved);
+                let mut order = OrderRecord::default();
+                batch.describe(&mut order);
+                (moved, order)
+            };
+            let (moved, order) = execute(true);
+            prop_assert_eq!(order.outputs as usize, outputs.len());
+            prop_assert!(execute(false) == (moved, order));
+        }
+    }
+
+    #[test]
+    fn facts_of_a_call_that_is_rolled_back_are_in_no_pack() {
+        let (mut batch, mut moved) = (TaskBatch::default(), Vec::new());
+        batch.emit(output(1, 10));
+        batch.take_outputs(&mut moved);
+        assert_eq!(moved, [], "its pack is not full");
+        let savepoint = batch.savepoint();
+        batch.emit(output(4, 10));
+        batch.roll_back(savepoint);
+        batch.take_all_outputs(&mut moved);
+        let entries: usize = moved.iter().map(|pack| entries_in(&pack.body)).sum();
+        assert_eq!((moved.len(), entries), (1, 1));
+    }
+}

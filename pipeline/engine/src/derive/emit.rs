@@ -353,6 +353,7 @@ mod tests {
     use crate::derive::progress::TaskProgress;
     use crate::derive::sandbox::{Sandbox, StoredTask};
     use crate::derive::{Flow, Operator, TopologyDriver};
+    use crate::fact_pack::{HOPS, decode};
     use crate::record::{Millis, Offset, Partition, Record};
     use crate::topology::Topology;
 
@@ -446,7 +447,7 @@ mod tests {
             assert_eq!(driver.read_output(&ordinary), []);
             let facts = driver.read_output(&urgent);
             assert_eq!((facts.len(), facts[0].header(HOPS)), (1, Some(&[hop][..])));
-            driver.pipe_body(Lane::FactsUrgent, facts[0].clone());
+            driver.pipe_fact(Lane::FactsUrgent, &facts[0]);
         }
         assert_eq!(driver.read_output(&urgent), [], "the last one has too many hops");
         driver.replay().unwrap();
@@ -475,11 +476,14 @@ mod tests {
         }
         let outputs = sandbox.commit().unwrap().outputs;
         let mut reached = [0; 8];
-        for fact in outputs.iter().filter(|output| output.topic == *topology.facts()) {
-            let event = EventView::decode(fact.body.value().unwrap()).unwrap();
-            let partition = topology.entity_partition(event.account_id, event.key);
-            assert_eq!(fact.partition, partition, "{}", event.account_id);
-            reached[partition.0 as usize] += 1;
+        for pack in outputs.iter().filter(|output| output.topic == *topology.facts()) {
+            for fact in decode(&pack.body.value_bytes().unwrap()).unwrap() {
+                let fact = fact.to_body();
+                let event = EventView::decode(fact.value().unwrap()).unwrap();
+                let partition = topology.entity_partition(event.account_id, event.key);
+                assert_eq!(pack.partition, partition, "{}", event.account_id);
+                reached[partition.0 as usize] += 1;
+            }
         }
         assert!(reached.iter().all(|facts| *facts > 0), "{reached:?}");
     }
