@@ -44,6 +44,11 @@ pub(super) const LIMITS: &[TightLimit] = &[
         tight: "const STEP_RECORDS: usize = 3;",
     },
     TightLimit {
+        file: "src/fact_pack.rs",
+        original: "pub const PACK_MAX_BYTES: usize = 64 << 10;",
+        tight: "pub const PACK_MAX_BYTES: usize = 600;",
+    },
+    TightLimit {
         file: "src/derive/limits.rs",
         original: "pub const MAX_RECORDS: usize = 20_000;",
         tight: "pub const MAX_RECORDS: usize = 16;",
@@ -436,7 +441,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "the_last_entry_of_a_pack_is_skipped",
-        file: "src/derive/unpack.rs",
+        file: "src/derive/open_pack.rs",
         breaks: "The lane's offset moves past a fact that was not processed.",
         original: "self.entries.next()?",
         mutated: "self.entries.next().filter(|_| self.next == 0 || self.entries.len() > 0)?",
@@ -447,6 +452,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Dead letters of two entries of a pack have one address.",
         original: "entry: Some(index)",
         mutated: "entry: Some(index).filter(|_| false)",
+    },
+    Mutant {
+        name: "packs_end_when_outputs_are_appended",
+        file: "src/derive/commit.rs",
+        breaks: "A replay, which appends nothing, makes other packs.",
+        original: "running.batch.take_outputs(&mut group.outgoing);",
+        mutated: "running.batch.take_all_outputs(&mut group.outgoing);",
     },
     Mutant {
         name: "a_transaction_ends_within_a_pack",

@@ -19,6 +19,7 @@ mod ticks;
 mod batch;
 mod failure;
 mod fire;
+mod open_pack;
 mod operate;
 mod operator_call;
 mod quiet;

@@ -15,12 +15,12 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
+use crate::derive::open_pack::{OpenPack, TakenRecord};
 use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
 use crate::derive::timers::Timers;
 use crate::derive::trigger::append_time;
-use crate::derive::unpack::{OpenPack, TakenRecord};
 use crate::lane_record::VERDICT;
 use crate::lanes::{Intake, Lanes, Refill};
 use crate::overlay::TaskState;
@@ -32,7 +32,8 @@ use crate::turn::{EngineError, repeat};
 use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, Verdict};
 
-/// Records a task processes, each entry of a pack counted, before the next task's turn and the check of the limits.
+/// Records and entries of packs that a task processes before the next task's turn and the check of
+/// the limits.
 pub(super) const STEP_RECORDS: usize = 64;
 
 /// Bytes of outputs after which a step ends sooner: a record may cause some MiB of them.

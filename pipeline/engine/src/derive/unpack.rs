@@ -9,39 +9,12 @@
 use tidewire_schemas::envelope::Reason;
 
 use crate::derive::failure::CommitFailure;
+use crate::derive::open_pack::{OpenPack, TakenRecord};
 use crate::derive::operator::Rules;
 use crate::derive::running::RunningTask;
-use crate::fact_pack::{PackEntry, decode};
-use crate::record::{Millis, Offset, Record};
+use crate::fact_pack::decode;
+use crate::record::Record;
 use crate::topology::Lane;
-
-/// A pack whose entries are being processed.
-pub(super) struct OpenPack {
-    lane: Lane,
-    offset: Offset,
-    timestamp: Millis,
-    /// Those that were not processed yet, and the index of the first of them.
-    entries: std::vec::IntoIter<PackEntry>,
-    next: u32,
-}
-
-/// A record as a task processes it.
-pub(super) struct TakenRecord<'a> {
-    pub(super) lane: Lane,
-    /// The record, or the entry of a pack as a record.
-    pub(super) record: &'a Record,
-    /// The entry's index in its pack.
-    pub(super) entry: Option<u32>,
-}
-
-impl OpenPack {
-    fn take(&mut self) -> Option<(u32, Record)> {
-        let body = self.entries.next()?.to_body();
-        let index = self.next;
-        self.next += 1;
-        Some((index, Record { offset: self.offset, timestamp: self.timestamp, body }))
-    }
-}
 
 impl RunningTask {
     /// Processes a record of a lane, of a pack all entries; returns how many records that were.
@@ -67,14 +40,11 @@ impl RunningTask {
         record: &Record,
     ) -> Result<(), CommitFailure> {
         let whole = TakenRecord { lane, record, entry: None };
-        let Some(pack) = record.body.value_bytes().filter(|_| lane.has_facts()) else {
-            return self.process_one(rules, &whole);
-        };
+        let pack = if lane.has_facts() { record.body.value_bytes() } else { None };
+        let Some(pack) = pack else { return self.process_one(rules, &whole) };
         match decode(&pack) {
             Ok(entries) => {
-                let Record { offset, timestamp, .. } = *record;
-                let entries = entries.into_iter();
-                self.pack = Some(OpenPack { lane, offset, timestamp, entries, next: 0 });
+                self.pack = Some(OpenPack::of(lane, record, entries));
                 self.process_entry(rules).map(drop)
             }
             Err(error) => {
@@ -99,6 +69,6 @@ impl RunningTask {
 
     /// Whether entries of a pack were not processed yet.
     pub(super) fn is_within_pack(&self) -> bool {
-        self.pack.as_ref().is_some_and(|pack| !pack.entries.as_slice().is_empty())
+        self.pack.as_ref().is_some_and(|pack| !pack.is_empty())
     }
 }
