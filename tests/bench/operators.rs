@@ -13,7 +13,7 @@ use tidewire_app::synthetic::Generator;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::{
     ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, Operators,
-    TopologyDriver,
+    ProcessedBatch, TopologyDriver,
 };
 use tidewire_engine::operators::OPERATORS;
 use tidewire_schemas::catalogue::Catalogue;
@@ -65,6 +65,8 @@ impl HeaderLookup for HeaderlessRecord {
 struct Round {
     cpu: Duration,
     facts: usize,
+    packs: usize,
+    pack_bytes: usize,
     outputs: usize,
 }
 
@@ -124,9 +126,12 @@ fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
     let best = rounds.min_by_key(|round| round.cpu).expect("several rounds");
     let each = |n: usize| n as f64 / events.len() as f64;
     println!(
-        "  {what}: {:.2} µs per event; {:.2} facts and copies, {:.2} outputs",
+        "  {what}: {:.2} µs per event; {:.2} facts and copies in {:.3} packs of {:.0} bytes in all, \
+         {:.2} outputs",
         best.cpu.as_secs_f64() * 1e6 / events.len() as f64,
         each(best.facts),
+        each(best.packs),
+        each(best.pack_bytes),
         each(best.outputs),
     );
     best
@@ -135,13 +140,16 @@ fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
 fn round(events: &[Event], operators: Operators) -> Round {
     let mut driver = TopologyDriver::new(operators);
     let begun = cpu_time();
-    let (mut facts, mut outputs) = (0, 0);
+    let mut all = ProcessedBatch::default();
     for batch in events.chunks(BATCH) {
         let done = driver.process_batch(batch);
-        facts += done.facts;
-        outputs += done.outputs;
+        all.facts += done.facts;
+        all.packs += done.packs;
+        all.pack_bytes += done.pack_bytes;
+        all.outputs += done.outputs;
     }
-    Round { cpu: cpu_time() - begun, facts, outputs }
+    let ProcessedBatch { facts, packs, pack_bytes, outputs } = all;
+    Round { cpu: cpu_time() - begun, facts, packs, pack_bytes, outputs }
 }
 
 /// CPU time of this thread, which other processes on the machine affect less.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::order::{OrderRecord, Tick};
 use tidewire_engine::derive::{
-    ChannelDelivery, Derive, DeriveConfig, DerivePorts, Operator, SETTLE_MS, TICK_MS,
+    ChannelDelivery, Derive, DeriveConfig, DerivePorts, MAX_OPEN_MS, Operator, SETTLE_MS, TICK_MS,
 };
+use tidewire_engine::fact_pack::{FactPackBuilder, PackedFact, pack_of_record};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -53,10 +55,32 @@ fn ticks(world: &World) -> Vec<Tick> {
 
 /// The ticks of one task.
 fn ticks_of(log: &FakeLog, topology: &Topology, partition: u32) -> Vec<Tick> {
+    orders_of(log, topology, partition).into_iter().flat_map(|order| order.ticks).collect()
+}
+
+/// The transactions of one task.
+fn orders_of(log: &FakeLog, topology: &Topology, partition: u32) -> Vec<OrderRecord> {
     let at = TopicPartition::new(topology.order(), Partition(partition));
     let records = log.records(&at, Isolation::Committed).into_iter();
     let orders = records.map(|record| OrderRecord::decode(record.body.value().expect("a value")));
-    orders.flat_map(|order| order.expect("an order record").ticks).collect()
+    orders.map(|order| order.expect("an order record")).collect()
+}
+
+/// An event of a lane; facts have normal priority.
+fn event(lane: Lane, partition: u32, n: usize) -> Event {
+    let priority = Priority::ALL.into_iter().find(|priority| Lane::of(*priority) == lane);
+    Event {
+        event_id: format!("e-{}-{partition}-{n}", lane.index()),
+        event_type: "post.created".into(),
+        account_id: "acc".into(),
+        timestamp_ms: 0,
+        correlation_id: "c".into(),
+        priority: priority.unwrap_or(Priority::Normal),
+        key: format!("k{partition}"),
+        source: None,
+        alias: None,
+        data: format!(r#"{{"post_id":"p{n}","author_id":"a","text":"t"}}"#),
+    }
 }
 
 /// The partitions with ticks in the log.
@@ -228,29 +252,33 @@ impl TestLoop {
         Self { log, clock, topology, derive }
     }
 
-    /// Writes events into a lane's partition; facts have normal priority.
+    /// Writes events into a lane's partition, facts in a pack each.
     fn write(&mut self, lane: Lane, partition: u32, events: usize) {
         let topic = self.topology.lane(lane);
-        let priority = Priority::ALL.into_iter().find(|priority| Lane::of(*priority) == lane);
-        let priority = priority.unwrap_or(Priority::Normal);
         let record = |n: usize| {
-            let event = Event {
-                event_id: format!("e-{}-{partition}-{n}", lane.index()),
-                event_type: "post.created".into(),
-                account_id: "acc".into(),
-                timestamp_ms: 0,
-                correlation_id: "c".into(),
-                priority,
-                key: format!("k{partition}"),
-                source: None,
-                alias: None,
-                data: format!(r#"{{"post_id":"p{n}","author_id":"a","text":"t"}}"#),
-            };
+            let event = event(lane, partition, n);
             let body = Body::new(Some(event.key.as_bytes()), Some(&event.encode()), &[]);
+            let is_fact = matches!(lane, Lane::Facts | Lane::FactsUrgent);
+            let body = if is_fact { pack_of_record(&body) } else { body };
             Outgoing { topic: topic.clone(), partition: Partition(partition), body }
         };
         let records: Vec<_> = (0..events).map(record).collect();
         self.log.clone().append(&records).expect("no faults");
+    }
+
+    /// Writes a pack of as many facts into a partition.
+    fn write_pack(&mut self, partition: u32, entries: usize) {
+        let mut builder = FactPackBuilder::default();
+        for n in 0..entries {
+            let value = event(Lane::Facts, partition, n).encode().into();
+            let (key, operators) = (format!("k{partition}").into(), Bytes::new());
+            let fact = PackedFact { hops: 1, time: Millis(n as i64), operators, key, value };
+            assert_eq!(builder.push(fact), None, "it fits");
+        }
+        let body = builder.finish().expect("it has entries");
+        let topic = self.topology.facts().clone();
+        let pack = Outgoing { topic, partition: Partition(partition), body };
+        self.log.clone().append(&[pack]).expect("no faults");
     }
 
     /// A loop of one task that was given nothing in five of its lanes.
@@ -292,6 +320,22 @@ fn only_outputs_of_critical_events_end_a_batch_early() {
     for lane in Lane::URGENT {
         assert!(taken(lane) < BACKLOG, "{lane:?}");
     }
+}
+
+#[test]
+fn a_pack_of_facts_is_processed_whole_in_one_transaction() {
+    const ENTRIES: usize = 200;
+    // Every look at the clock takes as long as a transaction may be open.
+    let mut test_loop = TestLoop::new(1, MAX_OPEN_MS);
+    test_loop.write(Lane::Normal, 0, 2 * ENTRIES);
+    test_loop.write_pack(0, ENTRIES);
+    let taken: usize = (0..20).map(|_| test_loop.taken()).sum();
+    assert_eq!(taken, 3 * ENTRIES);
+    let orders = orders_of(&test_loop.log, &test_loop.topology, 0);
+    assert!(orders.len() > 3, "the limit of time ends transactions");
+    let facts = orders.iter().flat_map(|order| &order.sequence);
+    let facts: Vec<_> = facts.filter(|(lane, _)| *lane == Lane::Facts).collect();
+    assert_eq!(facts, [&(Lane::Facts, ENTRIES as u32)]);
 }
 
 #[test]

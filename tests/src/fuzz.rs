@@ -16,6 +16,7 @@ use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
 use tidewire_engine::derive::source_changes::SourceChanges;
 use tidewire_engine::derive::source_offsets::TakenOffsets;
+use tidewire_engine::fact_pack::{self, FactPackBuilder, PackEntry, PackedFact};
 use tidewire_engine::fanout::protocol::native::StartAt;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Record};
 use tidewire_engine::topics_layout::LayoutNumber;
@@ -395,6 +396,9 @@ fn stored_forms(input: &[u8]) {
     if let Some(changes) = SourceChanges::decode(input) {
         assert_eq!(SourceChanges::decode(&changes.encode()), Some(changes));
     }
+    if let Ok(entries) = fact_pack::decode(&Bytes::copy_from_slice(input)) {
+        check_fact_pack(entries);
+    }
     if let Ok(body) = Body::from_stored(Bytes::copy_from_slice(input)) {
         let headers: Vec<(&str, &[u8])> = body.headers().collect();
         let again = Body::new(body.key(), body.value(), &headers);
@@ -402,6 +406,39 @@ fn stored_forms(input: &[u8]) {
         assert_eq!(again.headers().collect::<Vec<_>>(), headers);
         check_dead_letter(body);
     }
+}
+
+/// Facts and copies packed again give the same entries.
+fn check_fact_pack(entries: Vec<PackEntry>) {
+    let (mut facts, mut builder, mut again) = (Vec::new(), FactPackBuilder::default(), Vec::new());
+    for entry in entries {
+        assert_eq!(entry.to_body(), entry.to_body());
+        if let PackEntry::Fact(fact) = entry {
+            again.extend(builder.push(fact.clone()));
+            facts.push(PackEntry::Fact(fact));
+        }
+    }
+    again.extend(builder.finish());
+    let decoded = again.iter().filter_map(Body::value_bytes);
+    let decoded = decoded.flat_map(|pack| fact_pack::decode(&pack).expect("our own"));
+    assert_eq!(decoded.collect::<Vec<_>>(), facts);
+}
+
+/// A pack of a fact and of two copies of one event.
+fn fact_pack_sample() -> Vec<u8> {
+    let mut builder = FactPackBuilder::default();
+    for (operators, key) in [(&[][..], "k"), (&[4, 7], "l"), (&[4], "m")] {
+        let fact = PackedFact {
+            hops: 2,
+            time: Millis(1_767_607_201_000),
+            operators: Bytes::copy_from_slice(operators),
+            key: key.into(),
+            value: Bytes::from_static(b"event"),
+        };
+        assert_eq!(builder.push(fact), None);
+    }
+    let pack = builder.finish().expect("three entries");
+    pack.value().expect("a value").to_vec()
 }
 
 /// Any record may be in the topic of dead letters.
@@ -442,6 +479,10 @@ fn stored() -> Vec<Vec<u8>> {
     samples.push(b"\x01\0\0\0\0\0\0\0\x07\x03\x90\x01\x02\x95\x01\x02".to_vec());
     samples.push(Body::new(None, None, &[]).as_bytes().to_vec());
     samples.push(order_sample());
+    samples.push(fact_pack_sample());
+    let record = Body::new(Some(b"k"), Some(b"value"), &[("tw-operator", b"unread")]);
+    let requeued = fact_pack::pack_of_record(&record);
+    samples.push(requeued.value().expect("a value").to_vec());
     samples.push(LayoutNumber::CURRENT.encode());
     let headers: &[(&str, &[u8])] = &[
         ("reason", b"not_json"),

@@ -1,6 +1,7 @@
 //! Lane scheduling of one task: deficit round-robin decides which record is processed next.
 //!
-//! Shares are of *work*: a record costs one unit plus one per KiB. Each round gives every waiting
+//! Shares are of *work*: a record costs one unit plus one per KiB, a pack of facts one per entry
+//! plus one per KiB. Each round gives every waiting
 //! lane units by its weight, and the critical lane may interrupt the others while it has units
 //! left. So critical events overtake a backlog of any length, and the lowest lane still gets its
 //! reserved share of every round.
@@ -21,6 +22,7 @@
 //! Order holds within a lane, never between lanes. This file holds records that were fetched and
 //! not yet processed; it never reads the log itself, its caller does through [`Refill`].
 
+use crate::fact_pack::entries_in;
 use crate::record::{Millis, Record};
 use crate::topology::Lane;
 
@@ -227,11 +229,12 @@ impl Lanes {
 
     fn serve(&mut self, lane: Lane) -> Option<(Lane, Record)> {
         let record = self.queues[lane.index()].reversed.pop()?;
-        let cost = 1 + record.body.as_bytes().len() / UNIT_BYTES;
+        let records = if lane.has_facts() { entries_in(&record.body) } else { 1 };
+        let cost = records + record.body.as_bytes().len() / UNIT_BYTES;
         self.units[lane.index()] -= i64::try_from(cost).unwrap_or(i64::MAX / 4);
         // Urgent facts too: a critical record must not wait behind a flood of them.
         if lane != Lane::Critical {
-            self.since_probe += 1;
+            self.since_probe += u32::try_from(records).unwrap_or(PROBE_RECORDS);
         }
         Some((lane, record))
     }
@@ -328,6 +331,33 @@ mod tests {
         from.0[Lane::Critical.index()] = 1;
         let taken = take(&mut lanes, &mut from, PROBE_RECORDS as usize + 1);
         assert_eq!(share(&taken, Lane::Critical), 1);
+    }
+
+    #[test]
+    fn a_pack_of_facts_costs_as_many_units_as_it_has_entries() {
+        struct Packs;
+
+        impl Refill for Packs {
+            type Error = Infallible;
+
+            fn refill(&mut self, lane: Lane, into: &mut Vec<Record>) -> Result<(), Infallible> {
+                let value = if lane == Lane::Facts { &[1, 255][..] } else { b"x" };
+                if matches!(lane, Lane::Facts | Lane::Low) {
+                    let body = Body::new(None, Some(value), &[]);
+                    into.push(Record { offset: Offset(0), timestamp: Millis(0), body });
+                }
+                Ok(())
+            }
+        }
+
+        let mut lanes = Lanes::default();
+        let taken: Vec<Lane> = (0..10_000)
+            .map_while(|_| lanes.next(Millis(0), &mut Packs).expect("infallible"))
+            .map(|(lane, _)| lane)
+            .collect();
+        // Packs of 256 entries, and 16 times the share of the lowest lane.
+        let (facts, low) = (256 * share(&taken, Lane::Facts), share(&taken, Lane::Low));
+        assert!(facts.abs_diff(16 * low) <= 16 * low / 10, "{facts} {low}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod port;
 pub mod record;
 
+pub mod fact_pack;
 pub mod lane_record;
 pub mod topology;
 pub mod turn;

@@ -403,8 +403,9 @@ pub(crate) fn ticks_wait(tasks: usize, why: Option<&LogError>) {
     );
 }
 
-/// Which lanes the tasks of a thread take records from, and how many facts wait for one of them.
-pub(crate) fn facts_piled_up(thread: u32, intake: Intake, behind: u64) {
+/// Which lanes the tasks of a thread take records from, and the bytes of facts that wait for one of
+/// them.
+pub(crate) fn facts_piled_up(thread: u32, intake: Intake, bytes: u64) {
     let value = match intake {
         Intake::All => 0,
         Intake::FactsFirst => 1,
@@ -413,19 +414,19 @@ pub(crate) fn facts_piled_up(thread: u32, intake: Intake, behind: u64) {
     };
     gauge!("derive_facts_first", "thread" => thread.to_string()).set(f64::from(value));
     match intake {
-        Intake::All => tracing::info!(behind, "facts are few again, so all lanes get their share"),
+        Intake::All => tracing::info!(bytes, "facts are few again, so all lanes get their share"),
         Intake::FactsFirst => tracing::warn!(
-            behind,
+            bytes,
             "facts have piled up, so they come first and other events wait longer; if this lasts, \
              one entity gets more facts than its task can process"
         ),
         Intake::FactsOnly => tracing::warn!(
-            behind,
+            bytes,
             "facts pile up although they come first, so nothing else but critical records is \
              processed until half of them are left"
         ),
         Intake::FactsAlone => tracing::warn!(
-            behind,
+            bytes,
             "facts of critical events have piled up, so critical records wait too until half of \
              them are left; check which producer sends critical events with many `mentions`"
         ),

@@ -103,6 +103,11 @@ impl Lane {
     /// The lanes that overtake the others: critical events, then their facts.
     pub const URGENT: [Self; 2] = [Self::Critical, Self::FactsUrgent];
 
+    /// Whether its records are packs of facts.
+    pub fn has_facts(self) -> bool {
+        matches!(self, Self::Facts | Self::FactsUrgent)
+    }
+
     /// The lane of a priority, one to one.
     pub fn of(priority: Priority) -> Self {
         match priority {

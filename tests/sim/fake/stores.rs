@@ -207,7 +207,8 @@ impl Store for FakeStore {
     }
 
     fn hand_over(&mut self, batch: StoreBatch) -> Result<Ticket, StoreError> {
-        let keys: BTreeSet<_> = batch.writes.iter().map(|write| (write.table, &write.key)).collect();
+        let keys: BTreeSet<_> =
+            batch.writes.iter().map(|write| (write.table, &write.key)).collect();
         assert_eq!(keys.len(), batch.writes.len(), "a batch has each key once");
         self.check_owner();
         self.call(Call::StoreHandOver, |disk| {

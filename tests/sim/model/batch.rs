@@ -1,12 +1,14 @@
 //! The model of a transaction: what one task must write, derived from its `order` record.
 //!
 //! Only which records were read, and when, is taken from the record; everything else is computed.
+//! A pack of facts is read whole in one transaction, and no tick comes between its entries.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
 use tidewire_engine::derive::order::{Accepted, OrderRecord, Tick};
+use tidewire_engine::fact_pack::{self, PackEntry};
 use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -83,6 +85,7 @@ impl TaskModel {
             topology,
             task: self,
             read: [None; Lane::COUNT],
+            pack: None,
             expected: ExpectedOutputs::default(),
         };
         replay.follow(order)?;
@@ -106,7 +109,27 @@ struct TransactionReplay<'a> {
     task: &'a mut TaskModel,
     /// The first and the last record read of each lane.
     read: [Option<(u64, u64)>; Lane::COUNT],
+    /// The entries of a pack that were not processed yet.
+    pack: Option<UnreadEntries>,
     expected: ExpectedOutputs,
+}
+
+/// The rest of a pack of facts.
+struct UnreadEntries {
+    lane: Lane,
+    offset: u64,
+    time: Millis,
+    entries: VecDeque<Body>,
+    /// The index of the first of them.
+    next: usize,
+}
+
+/// A record of a lane, or an entry of a pack.
+struct ReadRecord {
+    /// Its position.
+    position: String,
+    time: Millis,
+    body: Body,
 }
 
 impl TransactionReplay<'_> {
@@ -125,7 +148,15 @@ impl TransactionReplay<'_> {
             }
         }
         ticks.try_for_each(|tick| self.tick(tick))?;
+        self.check_pack_is_read()?;
         self.check_order(order)
+    }
+
+    fn check_pack_is_read(&self) -> Result<(), String> {
+        let left = self.pack.as_ref().filter(|pack| !pack.entries.is_empty());
+        left.map_or(Ok(()), |pack| {
+            Err(format!("{} entries of a pack of {:?} were left", pack.entries.len(), pack.lane))
+        })
     }
 
     fn check_order(&self, order: &OrderRecord) -> Result<(), String> {
@@ -147,6 +178,7 @@ impl TransactionReplay<'_> {
     /// Of a lane that a tick moves, all must be read that the log held when its end was requested,
     /// and no transaction may have been open there: its records would come with earlier times.
     fn tick(&mut self, tick: &Tick) -> Result<(), String> {
+        self.check_pack_is_read()?;
         for lane in Lane::ALL.into_iter().filter(|lane| tick.ended.contains(*lane)) {
             let of = TopicPartition::new(self.topology.lane(lane), self.task.partition);
             let end = self.task.end_at(lane, tick.at);
@@ -183,17 +215,36 @@ impl TransactionReplay<'_> {
         sent.into_iter().for_each(|part| self.fact(part));
     }
 
-    fn take(&mut self, lane: Lane, nth: u32) -> Result<(), String> {
+    /// The next record of a lane, or the next entry of its pack.
+    fn read(&mut self, lane: Lane) -> Result<ReadRecord, String> {
         let at = TopicPartition::new(self.topology.lane(lane), self.task.partition);
+        if let Some(pack) = &mut self.pack
+            && let Some(body) = pack.entries.pop_front()
+        {
+            ensure(pack.lane == lane, || format!("{at}: {lane:?} was read within a pack"))?;
+            let position = format!("{at}/{}/{}", pack.offset, pack.next);
+            pack.next += 1;
+            return Ok(ReadRecord { position, time: pack.time, body });
+        }
         let from = self.task.lanes[lane.index()];
-        let log = self.log;
         // Control records and those of aborted transactions lie between facts.
-        let Some((offset, time, body)) = log.next_record(&at, from) else {
+        let Some((offset, time, body)) = self.log.next_record(&at, from) else {
             return Err(format!("{at}: a record from {from} on was read and does not exist"));
         };
         self.task.lanes[lane.index()] = offset + 1;
         let first = self.read[lane.index()].map_or(offset, |(first, _)| first);
         self.read[lane.index()] = Some((first, offset));
+        if !matches!(lane, Lane::Facts | Lane::FactsUrgent) {
+            return Ok(ReadRecord { position: format!("{at}/{offset}"), time, body: body.clone() });
+        }
+        let entries = entries_of(body)?.into();
+        self.pack = Some(UnreadEntries { lane, offset, time, entries, next: 0 });
+        self.read(lane)
+    }
+
+    fn take(&mut self, lane: Lane, nth: u32) -> Result<(), String> {
+        let ReadRecord { position, time, body } = self.read(lane)?;
+        let body = &body;
         let verdict = body.header(VERDICT).map(Verdict::decode).transpose();
         let verdict = verdict.map_err(|error| error.to_string())?;
         let of_fact = body.header("tw-time").and_then(|time| time.try_into().ok());
@@ -202,7 +253,6 @@ impl TransactionReplay<'_> {
         let appended = stated.unwrap_or(time);
         let consumed = &mut self.task.times[lane.index()];
         *consumed = appended.max(*consumed);
-        let position = format!("{at}/{offset}");
         let (settled, latest) = (self.task.settled(), self.task.latest());
         let times = EventTimes { appended, settled, latest };
         if body.header("tw-operator").is_some() {
@@ -334,10 +384,10 @@ impl TransactionReplay<'_> {
 ///
 /// Tasks may make the same record, since each gets a copy of a broadcast event. So there may be
 /// several ways to tell whose records these are, and one of them must explain all.
-pub(super) fn take_outputs<'a>(
+pub(super) fn take_outputs(
     expected: &mut BTreeMap<u32, ExpectedOutputs>,
     to: &TopicPartition,
-    bodies: impl Iterator<Item = &'a Body>,
+    bodies: &[Body],
 ) -> Result<(), String> {
     let of_task = |task: &ExpectedOutputs| -> Vec<usize> {
         let of_partition = task.outputs.iter().enumerate().filter(|(_, output)| output.to == *to);
@@ -367,6 +417,15 @@ pub(super) fn take_outputs<'a>(
     let way = ways.pop_first().expect("it is not empty");
     expected.values_mut().zip(way).for_each(|(task, count)| task.take(count, to));
     Ok(())
+}
+
+/// The entries of a pack as records.
+pub(super) fn entries_of(pack: &Body) -> Result<Vec<Body>, String> {
+    let bytes = pack.value_bytes().ok_or("a pack of facts without a value")?;
+    let entries = fact_pack::decode(&bytes).map_err(|error| error.to_string())?;
+    let is_small = entries.len() == 1 || bytes.len() <= fact_pack::PACK_MAX_BYTES;
+    ensure(is_small, || format!("a pack of {} entries has {} bytes", entries.len(), bytes.len()))?;
+    Ok(entries.iter().map(PackEntry::to_body).collect())
 }
 
 /// What led to the event of a lane's record.

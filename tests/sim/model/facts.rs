@@ -6,12 +6,12 @@ use tidewire_engine::derive::dedup::IDS;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::port::Committed;
-use tidewire_engine::record::{Offset, Partition, Topic, TopicPartition};
+use tidewire_engine::record::{Body, Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::id::hash128;
 
 use super::admission::{Admission, AdmittedRecord, ProducedInput};
-use super::batch::take_outputs;
+use super::batch::{entries_of, take_outputs};
 use super::disk::DiskModel;
 use super::ensure::ensure;
 use super::operators::first_timer;
@@ -148,7 +148,7 @@ impl Model {
         let sealing = [topology.order(), topology.state()];
         for at in transaction.spans.keys() {
             if !sealing.contains(&&at.topic) {
-                take_outputs(&mut expected, at, log.written(n, at).map(|(_, body)| body))?;
+                take_outputs(&mut expected, at, &self.outputs_of(log, n, at)?)?;
             } else {
                 let known = expected.contains_key(&at.partition.0);
                 ensure(known, || format!("{at}: a changelog without an order record"))?;
@@ -161,10 +161,32 @@ impl Model {
         self.check_offsets(&transaction.offsets, &before)
     }
 
+    /// What a transaction wrote to a partition, facts each by itself.
+    fn outputs_of(
+        &self,
+        log: &LogState,
+        n: usize,
+        at: &TopicPartition,
+    ) -> Result<Vec<Body>, String> {
+        let facts = self.lane_of(&at.topic).is_some();
+        let mut outputs = Vec::new();
+        for (_, body) in log.written(n, at) {
+            match facts {
+                true => outputs.extend(entries_of(body)?),
+                false => outputs.push(body.clone()),
+            }
+        }
+        Ok(outputs)
+    }
+
     /// A transaction of no task requeues dead letters of operators, each once.
     fn requeued(&mut self, log: &LogState, n: usize) -> Result<(), String> {
         for at in log.transaction(n).spans.keys().filter(|at| at.topic == *self.topology.facts()) {
-            for (_, body) in log.written(n, at) {
+            for (_, pack) in log.written(n, at) {
+                let entries = entries_of(pack)?;
+                let [body] = &entries[..] else {
+                    return Err("a requeued record has one entry".into());
+                };
                 let trail =
                     body.header("requeued-from").ok_or("a fact without its task's order")?;
                 let trail = String::from_utf8_lossy(trail);

@@ -44,6 +44,11 @@ pub(super) const LIMITS: &[TightLimit] = &[
         tight: "const STEP_RECORDS: usize = 3;",
     },
     TightLimit {
+        file: "src/fact_pack.rs",
+        original: "pub const PACK_MAX_BYTES: usize = 64 << 10;",
+        tight: "pub const PACK_MAX_BYTES: usize = 600;",
+    },
+    TightLimit {
         file: "src/derive/limits.rs",
         original: "pub const MAX_RECORDS: usize = 20_000;",
         tight: "pub const MAX_RECORDS: usize = 16;",
@@ -434,6 +439,36 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The timer of one account replaces that of another.",
         original: "Self(hash128(account, entity))",
         mutated: "Self(hash128(&account[..0], entity))",
+    },
+    Mutant {
+        name: "the_last_entry_of_a_pack_is_skipped",
+        file: "src/derive/open_pack.rs",
+        breaks: "The lane's offset moves past a fact that was not processed.",
+        original: "self.entries.next()?",
+        mutated: "self.entries.next().filter(|_| self.next == 0 || self.entries.len() > 0)?",
+    },
+    Mutant {
+        name: "the_index_of_an_entry_is_left_out",
+        file: "src/derive/unpack.rs",
+        breaks: "Dead letters of two entries of a pack have one address.",
+        original: "entry: Some(index)",
+        mutated: "entry: Some(index).filter(|_| false)",
+    },
+    Mutant {
+        name: "packs_end_when_outputs_are_appended",
+        file: "src/derive/commit.rs",
+        breaks: "A replay, which appends nothing, makes other packs.",
+        original: "running.batch.take_outputs(&mut group.outgoing);",
+        mutated: "running.batch.take_all_outputs(&mut group.outgoing);",
+    },
+    Mutant {
+        name: "a_transaction_ends_within_a_pack",
+        file: "src/derive/commit.rs",
+        breaks: "The lane's offset moves past entries that the next transaction would process.",
+        original: "self.finish_packs(group, &mut limits)?;",
+        mutated: "if false {
+                self.finish_packs(group, &mut limits)?;
+            }",
     },
     Mutant {
         name: "facts_are_de_duplicated",

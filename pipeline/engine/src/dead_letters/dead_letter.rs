@@ -32,17 +32,22 @@ pub struct SourcePosition {
     pub partition: u64,
     /// The offset.
     pub offset: u64,
+    /// The index of an entry in its pack of facts.
+    pub entry: Option<u32>,
 }
 
 impl SourcePosition {
-    /// Reads `topic/partition/offset`, with or without more parts, as in ids of one operator's dead
-    /// letters.
+    /// Reads `topic/partition/offset` or `topic/partition/offset/index`, with or without more
+    /// parts, as in ids of one operator's dead letters.
     pub fn parse(text: &str) -> Option<Self> {
         // The name of a topic has no slash.
         let mut parts = text.split('/');
         let topic = parts.next()?.to_owned();
         let partition = parts.next()?.parse().ok()?;
-        Some(Self { topic, partition, offset: parts.next()?.parse().ok()? })
+        let offset = parts.next()?.parse().ok()?;
+        // An operator's name is no number.
+        let entry = parts.next().and_then(|part| part.parse().ok());
+        Some(Self { topic, partition, offset, entry })
     }
 }
 
@@ -227,6 +232,10 @@ mod tests {
         assert_eq!(of("http/1767607200000/9"), Some(("http".into(), 1_767_607_200_000, 9)));
         let operators = Some(("tw.lane.low".into(), 3, 7));
         assert_eq!(of("tw.lane.low/3/7/unread"), operators);
+        let entry = |text: &str| SourcePosition::parse(text).and_then(|o| o.entry);
+        assert_eq!(entry("tw.lane.facts/3/7/12/unread"), Some(12));
+        assert_eq!(entry("tw.lane.facts/3/7/0"), Some(0));
+        assert_eq!((entry("tw.lane.facts/3/7/unread"), entry("tw.in/3/7")), (None, None));
         assert_eq!(of("tw.in/3"), None);
         assert_eq!(of("tw.in/x/7"), None);
     }

@@ -27,8 +27,8 @@ const GAP_MAX: u64 = 1_000;
 pub struct ListEntry {
     /// The append time of the record.
     pub time: Millis,
-    /// The record's position: number of the topic, partition and offset.
-    source_position: (u32, u64, u64),
+    /// The record's position: number of the topic, partition, offset and index in its pack.
+    source_position: (u32, u64, u64, u32),
     /// The position of the dead letter.
     pub at: (Partition, Offset),
     /// Size of the dead letter in bytes.
@@ -121,8 +121,9 @@ struct ListingNames {
 
 impl ListingNames {
     fn entry_of(&mut self, topology: &Topology, letter: &DeadLetter) -> ListEntry {
-        let source_position = letter.source_position().map_or((u32::MAX, 0, 0), |source| {
-            (self.topics.number(&source.topic), source.partition, source.offset)
+        let source_position = letter.source_position().map_or((u32::MAX, 0, 0, 0), |source| {
+            let entry = source.entry.unwrap_or_default();
+            (self.topics.number(&source.topic), source.partition, source.offset, entry)
         });
         ListEntry {
             time: letter.time(),

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! dead letter
-//!   key      position of the lane's record/operator, as in tw.lane.normal/3/7/engagement; of a
-//!            timer, of an emitted event and of copies for other keys that were not written
+//!   key      position of the lane's record/operator, as in tw.lane.normal/3/7/engagement, or
+//!            of an entry of a pack of facts, as in tw.lane.facts/3/7/12/engagement; of a timer,
+//!            of an emitted event and of copies for other keys that were not written
 //!            tw.order/partition/its time/operator/its id, 32 hex digits; so it is of a part of a
 //!            total that could not be sent
 //!   value    the record's bytes; of a timer or update its cause (derive/timer_cause.rs); of a part
@@ -17,14 +18,14 @@
 //!            · trigger (event, timer, update, copies or part) · account
 //!            · emission (decimal: events the call had emitted before it failed)
 //!
-//! requeued record, in lane.facts
+//! requeued record, the only entry of a pack in lane.facts (fact_pack.rs)
 //!   key      the record's key, the timer's or part's, or what the operator marked
 //!   value    as in the dead letter
 //!   headers  the record's own · requeued-from · requeued-reason · tw-operator (its name)
 //!            · tw-trigger (event, timer, update, copies or part)
 //! ```
 
-use crate::dead_letters::record::{Diagnosis, dead_letter_body_with};
+use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter_body_with};
 use crate::record::{Body, Millis, Outgoing, Partition, Record, TopicPartition};
 use crate::topology::Topology;
 
@@ -58,8 +59,13 @@ pub enum TriggerKind {
 }
 
 /// All of them.
-const KINDS: [TriggerKind; 5] =
-    [TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update, TriggerKind::Part, TriggerKind::Copies];
+const KINDS: [TriggerKind; 5] = [
+    TriggerKind::Event,
+    TriggerKind::Timer,
+    TriggerKind::Update,
+    TriggerKind::Part,
+    TriggerKind::Copies,
+];
 
 impl TriggerKind {
     /// Its name in headers.
@@ -111,8 +117,10 @@ pub enum FailedCause<'a> {
     Record {
         /// The lane's partition.
         at: &'a TopicPartition,
-        /// The record.
+        /// The record, or the entry of a pack as a record.
         record: &'a Record,
+        /// The entry's index in its pack.
+        entry: Option<u32>,
     },
     /// What the task itself has made: a timer that was due, an emitted event, or copies for other
     /// keys that were not written.
@@ -138,8 +146,9 @@ pub fn operator_dead_letter(
 ) -> Outgoing {
     let OperatorFailure { operator, trigger, account, emission } = failure;
     let (key, time, own) = match cause {
-        FailedCause::Record { at, record } => {
-            (format!("{at}/{}/{operator}", record.offset.0), record.timestamp, &record.body)
+        FailedCause::Record { at, record, entry } => {
+            let from = SourceAddress { at, record, entry };
+            (format!("{from}/{operator}"), record.timestamp, &record.body)
         }
         FailedCause::Derived { partition, time, id, body } => {
             let (order, partition, at) = (topology.order(), partition.0, time.0.unsigned_abs());
@@ -172,7 +181,7 @@ pub struct RequeuedFor<'a> {
 }
 
 impl<'a> RequeuedFor<'a> {
-    /// Decodes a record of `lane.facts`; `None` if it is for all operators.
+    /// Decodes an entry of `lane.facts`; `None` if it is for all operators.
     pub fn decode(record: &'a Body) -> Option<Self> {
         let operator = record.header(FOR_OPERATOR)?;
         let trigger = record.header(FOR_TRIGGER).and_then(TriggerKind::read);
@@ -184,10 +193,18 @@ impl<'a> RequeuedFor<'a> {
 mod tests {
     use super::*;
     use crate::dead_letters::{DeadLetter, destination, requeue::requeued_record};
+    use crate::fact_pack;
     use crate::record::{Offset, Topic};
     use proptest::prelude::*;
 
     const OWN: &[(&str, &[u8])] = &[("src", b"t.in/1/2"), ("tw-hops", &[3]), ("verdict", b"v")];
+
+    /// The only entry of a requeued record.
+    fn requeued_entry(pack: &Body) -> Body {
+        let entries = fact_pack::decode(&pack.value_bytes().expect("a pack")).expect("our own");
+        let [entry] = &entries[..] else { panic!("{} entries", entries.len()) };
+        entry.to_body()
+    }
 
     fn kind() -> impl Strategy<Value = TriggerKind> {
         proptest::sample::select(KINDS.to_vec())
@@ -216,7 +233,7 @@ mod tests {
             let failure =
                 OperatorFailure { operator: &operator, trigger, account: &account, emission };
             for cause in [
-                FailedCause::Record { at: &at, record: &record },
+                FailedCause::Record { at: &at, record: &record, entry: None },
                 FailedCause::Derived {
                     partition: Partition(3), time: Millis(5), id: "00ff", body: &body,
                 },
@@ -226,7 +243,7 @@ mod tests {
                 prop_assert_eq!(letter.detail(), detail.as_str());
                 let to = destination(&topology, &letter).expect("it can be requeued");
                 prop_assert_eq!(&to, &TopicPartition::new(topology.facts(), Partition(3)));
-                let again = requeued_record(&letter, &to).body;
+                let again = requeued_entry(&requeued_record(&letter, &to).body);
                 prop_assert_eq!(again.key(), Some(&key[..]));
                 prop_assert_eq!(again.value(), Some(&value[..]));
                 prop_assert_eq!(again.header("tw-hops"), Some(&[3][..]));
@@ -250,7 +267,7 @@ mod tests {
             emission: 0,
         };
         let identity = |failure| {
-            let cause = FailedCause::Record { at: &at, record: &record };
+            let cause = FailedCause::Record { at: &at, record: &record, entry: None };
             read(operator_dead_letter(&topology, cause, failure, "why")).identity()
         };
         assert_eq!(identity(first), identity(first));

@@ -1,8 +1,8 @@
 //! Encodes a dead letter: the whole record that could not be processed, with its reason.
 //!
 //! ```text
-//! key      topic/partition/offset of the record (http/time/number if it was sent by HTTP and never
-//!          had a position)
+//! key      topic/partition/offset of the record, of an entry of a pack of facts followed by
+//!          /index (http/time/number if it was sent by HTTP and never had a position)
 //! value    its original bytes (none if it had none)
 //! headers  reason · field (if one caused it) · detail · time (append time, or when HTTP rejected
 //!          it; epoch milliseconds) · source-key (if it had one) · cut (decimal: bytes of the
@@ -12,6 +12,8 @@
 //! So the record can be inspected and requeued as it was. Nothing of it is left out, unless it is
 //! larger than the topic accepts: a broker limits compressed bytes, so a record may have any size.
 //! Then its beginning is kept, and it can't be requeued.
+
+use std::fmt;
 
 use crate::record::{Body, Millis, Outgoing, Record, TopicPartition};
 use crate::topology::Topology;
@@ -52,6 +54,24 @@ pub struct Diagnosis<'a> {
     pub detail: &'a str,
 }
 
+/// The source of a record: its position and, of an entry of a pack of facts, its index.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceAddress<'a> {
+    /// The partition.
+    pub at: &'a TopicPartition,
+    /// The record, or the entry as a record.
+    pub record: &'a Record,
+    /// The entry's index in its pack.
+    pub entry: Option<u32>,
+}
+
+impl fmt::Display for SourceAddress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.at, self.record.offset.0)?;
+        self.entry.map_or(Ok(()), |index| write!(f, "/{index}"))
+    }
+}
+
 /// The dead letter of a record of partition `from`.
 pub fn dead_letter(
     topology: &Topology,
@@ -59,7 +79,16 @@ pub fn dead_letter(
     record: &Record,
     diagnosis: Diagnosis<'_>,
 ) -> Outgoing {
-    let key = format!("{from}/{}", record.offset.0);
+    dead_letter_of(topology, SourceAddress { at: from, record, entry: None }, diagnosis)
+}
+
+/// The dead letter of a record, or of an entry of a pack.
+pub fn dead_letter_of(
+    topology: &Topology,
+    from: SourceAddress<'_>,
+    diagnosis: Diagnosis<'_>,
+) -> Outgoing {
+    let (key, record) = (from.to_string(), from.record);
     Outgoing {
         topic: topology.dead_letters().clone(),
         partition: topology.partition_of(key.as_bytes()),

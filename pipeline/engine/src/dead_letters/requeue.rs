@@ -6,10 +6,13 @@
 //! its partition: the producer writes later records of the same key there, so their order holds.
 //!
 //! What one operator failed on goes to `lane.facts` of its task's partition, marked with the
-//! operator: the others have processed it, and so has ADMIT. It keeps its hops.
+//! operator: the others have processed it, and so has ADMIT. It keeps its hops. It is a pack of its
+//! own there, as is any other entry of a pack that became a dead letter. A pack that could not be
+//! decoded goes back as it was.
 
 use crate::dead_letters::dead_letter::{DeadLetter, REQUEUED_FROM, REQUEUED_REASON, TRAIL_MAX};
 use crate::dead_letters::operator_failure::{FOR_OPERATOR, FOR_TRIGGER, OperatorFailure};
+use crate::fact_pack::pack_of_record;
 use crate::lane_record::VERDICT;
 use crate::record::{Body, Outgoing, Partition, TopicPartition};
 use crate::topology::{Lane, Topology};
@@ -83,17 +86,17 @@ pub(crate) fn requeued_record(letter: &DeadLetter, to: &TopicPartition) -> Outgo
         headers.push((FOR_OPERATOR, operator.as_bytes()));
         headers.push((FOR_TRIGGER, trigger.as_str().as_bytes()));
     }
-    Outgoing {
-        topic: to.topic.clone(),
-        partition: to.partition,
-        body: Body::new(letter.source_key(), letter.value(), &headers),
-    }
+    let record = Body::new(letter.source_key(), letter.value(), &headers);
+    let of_pack = letter.source_position().is_some_and(|from| from.entry.is_some());
+    let body = if failure.is_some() || of_pack { pack_of_record(&record) } else { record };
+    Outgoing { topic: to.topic.clone(), partition: to.partition, body }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letters::record::{Diagnosis, dead_letter};
+    use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter, dead_letter_of};
+    use crate::fact_pack::decode;
     use crate::record::{Millis, Offset, Record, Topic};
     use crate::verdict::{Decision, TopicId, VerdictSource};
 
@@ -169,7 +172,18 @@ mod tests {
     fn a_record_of_one_operator_keeps_its_verdict_although_the_operator_was_not_found() {
         let own = [(FOR_OPERATOR, &b"counter"[..]), (FOR_TRIGGER, b"event"), (VERDICT, b"v")];
         let body = Body::new(Some(b"k"), Some(b"v"), &own);
-        let again = round(&at("t.lane.facts", 2), 3, &body).expect("back to the lane").body;
+        let record = Record { offset: Offset(3), timestamp: Millis(5), body };
+        let topology = Topology::new("t.", 4);
+        let of_lane = at("t.lane.facts", 2);
+        let from = SourceAddress { at: &of_lane, record: &record, entry: Some(6) };
+        let diagnosis = Diagnosis { reason: "processing_failed", field: None, detail: "none" };
+        let out = dead_letter_of(&topology, from, diagnosis);
+        let stored = Record { offset: Offset(0), timestamp: Millis(6), body: out.body };
+        let letter = DeadLetter::of(out.partition, stored);
+        assert_eq!(letter.id(), "t.lane.facts/2/3/6");
+        let to = destination(&topology, &letter).expect("back to the lane");
+        let pack = requeued_record(&letter, &to).body.value_bytes().expect("a pack");
+        let again = decode(&pack).expect("our own").remove(0).to_body();
         for (name, value) in own {
             assert_eq!(again.header(name), Some(value), "its append time is in the verdict");
         }

@@ -1,7 +1,11 @@
 //! The open transaction of one task: records processed, outputs made, and their counts.
 //!
 //! Outputs are counted and hashed when they are moved to the commit group, in the order they were
-//! made. The rest becomes the `order` record. An abort drops all of it.
+//! made. Facts are packed then: a pack stays open from one such move to the next, so its entries
+//! follow from the outputs and not from when they are moved. The rest becomes the `order` record.
+//! An abort drops all of it.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
@@ -12,14 +16,40 @@ use crate::derive::lane_times::LaneSet;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::trigger::Inherited;
 use crate::derive::updates::Mark;
-use crate::record::{Millis, Offset, Outgoing};
+use crate::fact_pack::{FactPackBuilder, PackedFact};
+use crate::record::{Body, Millis, Offset, Outgoing, TopicPartition};
 use crate::telemetry::{BatchCounts, DroppedByOperator};
 use crate::topology::Lane;
+
+/// An output of a task.
+#[derive(Debug)]
+pub(super) enum TaskOutput {
+    /// A record.
+    Record(Outgoing),
+    /// A fact or a copy for a partition of a lane of facts, which becomes an entry of a pack.
+    Fact { to: TopicPartition, fact: PackedFact },
+}
+
+impl TaskOutput {
+    /// Its bytes: a record's body, or those that a fact has in a pack of its own.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => record.body.as_bytes().len(),
+            Self::Fact { fact, .. } => fact.size(),
+        }
+    }
+}
+
+impl From<Outgoing> for TaskOutput {
+    fn from(record: Outgoing) -> Self {
+        Self::Record(record)
+    }
+}
 
 /// A point in a batch to roll back to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchSavepoint {
-    outgoing: usize,
+    made: usize,
     bytes: usize,
     caused: usize,
     emissions: usize,
@@ -45,9 +75,12 @@ pub(super) struct LocalEmission {
 /// The open transaction of one task.
 #[derive(Default)]
 pub(super) struct TaskBatch {
-    outgoing: Vec<Outgoing>,
-    /// Bytes of `outgoing`'s bodies.
+    /// Outputs that were not moved out yet.
+    made: Vec<TaskOutput>,
+    /// Bytes of `made`.
     bytes: usize,
+    /// Facts that were moved out and whose packs are not full.
+    packs: BTreeMap<TopicPartition, FactPackBuilder>,
     /// Bytes of records that operators have emitted for the current event or timer.
     caused: usize,
     /// Events that the current event or timer has emitted and that move operators of its key.
@@ -85,7 +118,7 @@ impl TaskBatch {
         self.taken == 0 && self.ticks.is_empty()
     }
 
-    /// Records processed.
+    /// Records processed, each entry of a pack counted.
     pub(super) fn taken(&self) -> usize {
         self.taken as usize
     }
@@ -100,7 +133,7 @@ impl TaskBatch {
         self.spans[lane.index()].map(|span| span.last.next())
     }
 
-    /// Adds a record that is being processed.
+    /// Adds a record that is being processed, or an entry of the pack at this offset.
     pub(super) fn take(&mut self, lane: Lane, offset: Offset) {
         let span = &mut self.spans[lane.index()];
         *span = Some(LaneSpan { first: span.map_or(offset, |span| span.first), last: offset });
@@ -127,9 +160,10 @@ impl TaskBatch {
     }
 
     /// Adds an output.
-    pub(super) fn emit(&mut self, record: Outgoing) {
-        self.bytes += record.body.as_bytes().len();
-        self.outgoing.push(record);
+    pub(super) fn emit(&mut self, output: impl Into<TaskOutput>) {
+        let output = output.into();
+        self.bytes += output.bytes();
+        self.made.push(output);
     }
 
     /// Begins to process an event or a timer.
@@ -211,9 +245,9 @@ impl TaskBatch {
     }
 
     /// Adds an output that an operator has emitted.
-    pub(super) fn emit_caused(&mut self, record: Outgoing) {
-        self.caused += record.body.as_bytes().len();
-        self.emit(record);
+    pub(super) fn emit_caused(&mut self, output: TaskOutput) {
+        self.caused += output.bytes();
+        self.emit(output);
     }
 
     /// Adds the dead letter of a call that failed.
@@ -237,13 +271,13 @@ impl TaskBatch {
     /// How many outputs were made since `savepoint`, dead letters of operators aside.
     pub(super) fn made_since(&self, savepoint: BatchSavepoint) -> usize {
         let failed = self.failed_calls.len() - savepoint.failed_calls;
-        self.outgoing.len() - savepoint.outgoing - failed
+        self.made.len() - savepoint.made - failed
     }
 
     pub(super) fn savepoint(&self) -> BatchSavepoint {
         let ids = self.accepted.last().map_or(0, |run| run.ids.len());
         BatchSavepoint {
-            outgoing: self.outgoing.len(),
+            made: self.made.len(),
             bytes: self.bytes,
             caused: self.caused,
             emissions: self.emissions.len(),
@@ -261,7 +295,7 @@ impl TaskBatch {
     /// Drops what was made since `savepoint`; the records stay. No output may have been moved out
     /// in between.
     pub(super) fn roll_back(&mut self, savepoint: BatchSavepoint) {
-        self.outgoing.truncate(savepoint.outgoing);
+        self.made.truncate(savepoint.made);
         self.bytes = savepoint.bytes;
         self.caused = savepoint.caused;
         self.emissions.truncate(savepoint.emissions);
@@ -278,23 +312,51 @@ impl TaskBatch {
         self.counts = savepoint.counts;
     }
 
-    /// Moves the outputs made so far to `into`.
+    /// Moves the outputs made so far to `into`, facts as far as their packs are full.
     pub(super) fn take_outputs(&mut self, into: &mut Vec<Outgoing>) {
-        for record in &self.outgoing {
-            self.hash.update(record.topic.as_str().as_bytes());
-            self.hash.update(&record.partition.0.to_be_bytes());
-            self.hash.update(record.body.as_bytes());
-        }
-        self.outputs += u32::try_from(self.outgoing.len()).expect("a batch is bounded");
-        self.counts.outputs += self.outgoing.len() as u64;
+        self.outputs += u32::try_from(self.made.len()).expect("a batch is bounded");
+        self.counts.outputs += self.made.len() as u64;
         self.bytes = 0;
-        into.append(&mut self.outgoing);
+        let mut made = std::mem::take(&mut self.made);
+        for output in made.drain(..) {
+            match output {
+                TaskOutput::Record(record) => self.move_out(record, into),
+                TaskOutput::Fact { to, fact } => {
+                    let pack = match self.packs.get_mut(&to) {
+                        Some(open) => open.push(fact),
+                        None => self.packs.entry(to.clone()).or_default().push(fact),
+                    };
+                    if let Some(pack) = pack {
+                        self.move_out(packed(to, pack), into);
+                    }
+                }
+            }
+        }
+        self.made = made;
+    }
+
+    /// Moves all outputs to `into`, and ends the packs.
+    pub(super) fn take_all_outputs(&mut self, into: &mut Vec<Outgoing>) {
+        self.take_outputs(into);
+        for (to, mut open) in std::mem::take(&mut self.packs) {
+            if let Some(pack) = open.finish() {
+                self.move_out(packed(to, pack), into);
+            }
+        }
+    }
+
+    fn move_out(&mut self, record: Outgoing, into: &mut Vec<Outgoing>) {
+        self.hash.update(record.topic.as_str().as_bytes());
+        self.hash.update(&record.partition.0.to_be_bytes());
+        self.hash.update(record.body.as_bytes());
+        into.push(record);
     }
 
     /// Fills in the batch's part of its `order` record, once every output was moved out. What only
     /// that record needs is moved there.
     pub(super) fn describe(&mut self, order: &mut OrderRecord) {
-        assert!(self.outgoing.is_empty(), "every output is hashed before the order record");
+        let all_moved = self.made.is_empty() && self.packs.is_empty();
+        assert!(all_moved, "every output is hashed before the order record");
         order.spans = self.spans;
         order.sequence = std::mem::take(&mut self.sequence);
         order.ticks.clone_from(&self.ticks);
@@ -302,5 +364,75 @@ impl TaskBatch {
         order.accepted = std::mem::take(&mut self.accepted);
         order.outputs = self.outputs;
         order.outputs_hash = self.hash.digest();
+    }
+}
+
+/// The record of a pack.
+fn packed(to: TopicPartition, pack: Body) -> Outgoing {
+    let TopicPartition { topic, partition } = to;
+    Outgoing { topic, partition, body: pack }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact_pack::entries_in;
+    use crate::record::{Partition, Topic};
+    use proptest::prelude::*;
+
+    /// Of three partitions, some of them facts, with values of these lengths.
+    fn output(n: usize, len: usize) -> TaskOutput {
+        let partition = Partition((n % 3) as u32);
+        let value = vec![b'x'; len];
+        if n.is_multiple_of(5) {
+            let body = Body::new(None, Some(&value), &[]);
+            return Outgoing { topic: Topic::new("out"), partition, body }.into();
+        }
+        let fact = PackedFact {
+            hops: 1,
+            time: Millis(n as i64),
+            operators: Bytes::new(),
+            key: n.to_string().into(),
+            value: value.into(),
+        };
+        TaskOutput::Fact { to: TopicPartition::new(&Topic::new("facts"), partition), fact }
+    }
+
+    proptest! {
+        #[test]
+        fn packs_do_not_depend_on_when_outputs_are_moved_out(
+            outputs in proptest::collection::vec((0..30_000usize, any::<bool>()), 0..40),
+        ) {
+            let execute = |moves: bool| {
+                let (mut batch, mut moved) = (TaskBatch::default(), Vec::new());
+                for (n, (len, is_moved)) in outputs.iter().enumerate() {
+                    batch.emit(output(n, *len));
+                    if moves && *is_moved {
+                        batch.take_outputs(&mut moved);
+                    }
+                }
+                batch.take_all_outputs(&mut moved);
+                let mut order = OrderRecord::default();
+                batch.describe(&mut order);
+                (moved, order)
+            };
+            let (moved, order) = execute(true);
+            prop_assert_eq!(order.outputs as usize, outputs.len());
+            prop_assert!(execute(false) == (moved, order));
+        }
+    }
+
+    #[test]
+    fn facts_of_a_call_that_is_rolled_back_are_in_no_pack() {
+        let (mut batch, mut moved) = (TaskBatch::default(), Vec::new());
+        batch.emit(output(1, 10));
+        batch.take_outputs(&mut moved);
+        assert_eq!(moved, [], "its pack is not full");
+        let savepoint = batch.savepoint();
+        batch.emit(output(4, 10));
+        batch.roll_back(savepoint);
+        batch.take_all_outputs(&mut moved);
+        let entries: usize = moved.iter().map(|pack| entries_in(&pack.body)).sum();
+        assert_eq!((moved.len(), entries), (1, 1));
     }
 }

@@ -37,16 +37,16 @@ use crate::turn::{EngineError, TurnOutcome};
 /// while more are made.
 const APPEND_BYTES: usize = 512 << 10;
 
-/// Facts that may wait for a task, 64 MiB of 1 KiB each; with more, they come first.
-const FACTS_BEHIND_MAX: u64 = 65_536;
+/// Bytes of facts that may wait for a task; with more, they come first.
+const FACTS_BEHIND_MAX_BYTES: u64 = 64 << 20;
 
-/// Facts that may wait for a task although they come first; with more, only critical records and
-/// facts are processed.
-const FACTS_BEHIND_LIMIT: u64 = 4 * FACTS_BEHIND_MAX;
+/// Bytes of facts that may wait for a task although they come first; with more, only critical
+/// records and facts are processed.
+const FACTS_BEHIND_LIMIT_BYTES: u64 = 4 * FACTS_BEHIND_MAX_BYTES;
 
-/// Facts of critical records that may wait for a task; with more, only facts are processed. A
-/// critical record may bring several, and has the same share as they.
-const URGENT_FACTS_BEHIND_MAX: u64 = FACTS_BEHIND_MAX;
+/// Bytes of facts of critical records that may wait for a task; with more, only facts are processed.
+/// A critical record may bring several, and has the same share as they.
+const URGENT_FACTS_BEHIND_MAX_BYTES: u64 = FACTS_BEHIND_MAX_BYTES;
 
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
@@ -67,6 +67,7 @@ impl Derive {
             let mut limits = TransactionLimits::default();
             self.tick(group, &mut limits)?;
             self.take(group, &mut limits)?;
+            self.finish_packs(group, &mut limits)?;
             let Some(offsets) = self.seal(group, &mut turned)? else { continue };
             if limits.is_urgent() {
                 // An urgent output does not wait for the other group.
@@ -90,9 +91,9 @@ impl Derive {
         let Self { tasks, member, .. } = self;
         let (mut behind, mut urgent) = (0, 0);
         for running in tasks.values_mut().filter_map(Task::running) {
-            let of_critical = running.behind(Lane::FactsUrgent, &mut **member);
+            let of_critical = running.behind_bytes(Lane::FactsUrgent, &mut **member);
             urgent = urgent.max(of_critical);
-            behind = behind.max(of_critical + running.behind(Lane::Facts, &mut **member));
+            behind = behind.max(of_critical + running.behind_bytes(Lane::Facts, &mut **member));
         }
         let intake = next_intake(self.intake, behind, urgent);
         if intake != self.intake {
@@ -172,6 +173,27 @@ impl Derive {
         }
     }
 
+    /// Processes the rest of the packs that a commit group's tasks have begun: a lane's offset moves
+    /// past a whole pack.
+    fn finish_packs(
+        &mut self,
+        group: usize,
+        limits: &mut TransactionLimits,
+    ) -> Result<(), CommitFailure> {
+        let of_group = |partition: &&Partition| CommitGroup::of(**partition) == group;
+        for partition in self.tasks.keys().filter(of_group).copied().collect::<Vec<_>>() {
+            while self.is_within_pack(partition) {
+                self.step(partition, limits)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_within_pack(&mut self, partition: Partition) -> bool {
+        let running = self.tasks.get_mut(&partition).and_then(Task::running);
+        running.is_some_and(|running| running.is_within_pack())
+    }
+
     /// Whether a critical record waits in another commit group.
     fn critical_waits_elsewhere(&mut self, group: usize) -> Result<bool, CommitFailure> {
         for (partition, task) in &mut self.tasks {
@@ -228,7 +250,7 @@ impl Derive {
             empty = false;
             running.commit_updates(shared.rules())?;
             turned.taken += running.batch.taken();
-            running.batch.take_outputs(outgoing);
+            running.batch.take_all_outputs(outgoing);
             turned.written += running.batch.counts.outputs as usize;
             put_offsets(running, &shared.owner, &mut offsets);
             seal(&shared, running, outgoing);
@@ -284,15 +306,15 @@ impl Derive {
 /// Which lanes records are taken from next, if so many facts wait, and so many of critical records.
 fn next_intake(before: Intake, facts: u64, urgent: u64) -> Intake {
     match before {
-        _ if urgent > URGENT_FACTS_BEHIND_MAX => Intake::FactsAlone,
-        Intake::FactsAlone if urgent > URGENT_FACTS_BEHIND_MAX / 2 => Intake::FactsAlone,
-        _ if facts > FACTS_BEHIND_LIMIT => Intake::FactsOnly,
-        Intake::All if facts > FACTS_BEHIND_MAX => Intake::FactsFirst,
-        Intake::FactsAlone | Intake::FactsOnly if facts < FACTS_BEHIND_LIMIT / 2 => {
+        _ if urgent > URGENT_FACTS_BEHIND_MAX_BYTES => Intake::FactsAlone,
+        Intake::FactsAlone if urgent > URGENT_FACTS_BEHIND_MAX_BYTES / 2 => Intake::FactsAlone,
+        _ if facts > FACTS_BEHIND_LIMIT_BYTES => Intake::FactsOnly,
+        Intake::All if facts > FACTS_BEHIND_MAX_BYTES => Intake::FactsFirst,
+        Intake::FactsAlone | Intake::FactsOnly if facts < FACTS_BEHIND_LIMIT_BYTES / 2 => {
             Intake::FactsFirst
         }
         Intake::FactsAlone => Intake::FactsOnly,
-        Intake::FactsFirst if facts < FACTS_BEHIND_MAX / 2 => Intake::All,
+        Intake::FactsFirst if facts < FACTS_BEHIND_MAX_BYTES / 2 => Intake::All,
         unchanged => unchanged,
     }
 }
@@ -384,8 +406,8 @@ mod tests {
 
     #[test]
     fn what_is_taken_follows_from_the_facts_that_wait_and_changes_back_at_half_of_a_limit() {
-        let (few, many, most) = (100, FACTS_BEHIND_MAX + 1, FACTS_BEHIND_LIMIT + 1);
-        let urgent = URGENT_FACTS_BEHIND_MAX + 1;
+        let (few, many, most) = (100, FACTS_BEHIND_MAX_BYTES + 1, FACTS_BEHIND_LIMIT_BYTES + 1);
+        let urgent = URGENT_FACTS_BEHIND_MAX_BYTES + 1;
         for (before, facts, of_critical, after) in [
             (Intake::All, few, 0, Intake::All),
             (Intake::All, many, 0, Intake::FactsFirst),

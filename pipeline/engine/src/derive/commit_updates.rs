@@ -12,8 +12,9 @@ use crate::derive::operator_call::RolledBackCall;
 use crate::derive::running::RunningTask;
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::{DueTimer, TimerKey, TimerOwner};
-use crate::derive::trigger::{Subject, TIME};
+use crate::derive::trigger::Subject;
 use crate::derive::updates::{Mark, UPDATES, UpdateRow, Updates, row_key, timer_key};
+use crate::fact_pack::TIME;
 use crate::record::{Body, Millis};
 use crate::telemetry;
 

@@ -21,6 +21,7 @@ use crate::derive::order::OrderRecord;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::TickTime;
 use crate::derive::sandbox::{Executed, Operators, Sandbox, StoredTask};
+use crate::fact_pack::{decode, entries_in, pack_of_record};
 use crate::lane_record::VERDICT;
 use crate::port::{KeyRange, Table};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
@@ -53,6 +54,10 @@ enum DriverInput {
 pub struct ProcessedBatch {
     /// Facts and copies that were processed.
     pub facts: usize,
+    /// The packs they were in.
+    pub packs: usize,
+    /// Bytes of these packs.
+    pub pack_bytes: usize,
     /// Other outputs.
     pub outputs: usize,
 }
@@ -217,7 +222,12 @@ impl TopologyDriver {
         self.pipe_body(lane, Body::new(None, value, &[]));
     }
 
-    /// Processes a record of a lane, such as a fact that was an output.
+    /// Processes a fact or copy that [`TopologyDriver::read_output`] returned, in a pack of its own.
+    pub fn pipe_fact(&mut self, lane: Lane, fact: &Body) {
+        self.pipe_body(lane, pack_of_record(fact));
+    }
+
+    /// Processes a record of a lane; those of the lanes of facts are packs.
     pub fn pipe_body(&mut self, lane: Lane, body: Body) {
         let next = &mut self.next[lane.index()];
         let record = Record { offset: Offset(*next), timestamp: self.now, body };
@@ -235,9 +245,9 @@ impl TopologyDriver {
                 break;
             }
             let topic = self.topology().lane(lane).clone();
-            for fact in self.read_output(&topic) {
-                self.pipe_body(lane, fact);
-                piped += 1;
+            for pack in self.read_records(&topic) {
+                piped += entries_in(&pack);
+                self.pipe_body(lane, pack);
             }
         }
         piped
@@ -259,17 +269,21 @@ impl TopologyDriver {
                 let next = &mut self.next[lane.index()];
                 let record = Record { offset: Offset(*next), timestamp: self.now, body };
                 *next += 1;
-                self.sandbox.take(lane, &record).expect(NEVER_FAILS);
+                let records = self.sandbox.take(lane, &record).expect(NEVER_FAILS);
+                done.facts += if lane.has_facts() { records } else { 0 };
             }
             let tick = TickTime { at: self.now, ended: self.ended };
             self.sandbox.tick(tick).expect(NEVER_FAILS);
             for output in self.sandbox.commit().expect(NEVER_FAILS).outputs {
                 match lanes.iter().find(|(_, topic)| *topic == output.topic) {
-                    Some((lane, _)) => taken.push((*lane, output.body)),
+                    Some((lane, _)) => {
+                        done.packs += 1;
+                        done.pack_bytes += output.body.as_bytes().len();
+                        taken.push((*lane, output.body));
+                    }
                     None => done.outputs += 1,
                 }
             }
-            done.facts += taken.len();
         }
         done
     }
@@ -297,8 +311,19 @@ impl TopologyDriver {
         self.history.push(DrivenTransaction { input, executed });
     }
 
-    /// Returns what was written to a topic since the last call.
+    /// Returns what was written to a topic since the last call, facts each by itself.
     pub fn read_output(&mut self, topic: &Topic) -> Vec<Body> {
+        let records = self.read_records(topic);
+        if !Lane::ALL.iter().any(|lane| lane.has_facts() && self.topology().lane(*lane) == topic) {
+            return records;
+        }
+        let packs = records.iter().filter_map(Body::value_bytes);
+        let entries = packs.flat_map(|pack| decode(&pack).expect("the task has written it"));
+        entries.map(|entry| entry.to_body()).collect()
+    }
+
+    /// Returns the records that were written to a topic since the last call.
+    pub fn read_records(&mut self, topic: &Topic) -> Vec<Body> {
         let (taken, left) = std::mem::take(&mut self.outputs)
             .into_iter()
             .partition::<Vec<_>, _>(|output| output.topic == *topic);
@@ -372,7 +397,7 @@ fn fresh(config: &DeriveConfig, operators: Operators) -> Sandbox {
 
 fn execute(sandbox: &mut Sandbox, input: &DriverInput) -> Executed {
     match input {
-        DriverInput::Record(lane, record) => sandbox.take(*lane, record),
+        DriverInput::Record(lane, record) => sandbox.take(*lane, record).map(drop),
         DriverInput::Tick(tick) => sandbox.tick(*tick),
     }
     .expect(NEVER_FAILS);

@@ -20,14 +20,14 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{Fields, with_members};
 use tidewire_schemas::id::{hash128, hex};
 
-use crate::derive::batch::LocalEmission;
+use crate::derive::batch::{LocalEmission, TaskOutput};
 use crate::derive::effect_limits::emission_excess;
-use crate::derive::forward::{forwarded_body, forwarded_record};
+use crate::derive::forward::{copy_for, fact, fact_output};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::pending_copies::PendingCopy;
 use crate::derive::plan::Destinations;
-use crate::derive::trigger::{CauseNames, HOPS, Inherited, TIME, Trigger};
+use crate::derive::trigger::{CauseNames, Inherited, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
@@ -64,13 +64,6 @@ enum IdSource<'a> {
     Cause,
     /// A name that the operator gives it.
     Once(&'a str),
-}
-
-/// The body of a fact.
-pub(super) fn fact_body(key: &str, value: &[u8], inherited: Inherited) -> Body {
-    let time = inherited.time.0.to_be_bytes();
-    let headers: &[(&str, &[u8])] = &[(HOPS, &[inherited.hops]), (TIME, &time)];
-    Body::new(Some(key.as_bytes()), Some(value), headers)
 }
 
 /// Which value of `out.state` to replace.
@@ -112,13 +105,13 @@ impl Context<'_> {
         for delivery in &deliveries {
             self.write_to(&event, &value, delivery);
         }
+        let shared = Bytes::copy_from_slice(if to.others.is_empty() { &[] } else { &value });
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
-            let copy = PendingCopy::of(self.rules, other);
-            let body = forwarded_body(&copy, &value, inherited);
+            let copy = copy_for(&PendingCopy::of(self.rules, other), shared.clone(), inherited);
             let lane = self.batch.lane_of_fact(inherited.lane);
-            let record = forwarded_record(self.rules, event.account_id, lane, body);
-            self.write(event.event_type, record);
+            let output = fact_output(self.rules, event.account_id, lane, copy);
+            self.write(event.event_type, output);
         }
         Ok(())
     }
@@ -230,12 +223,10 @@ impl Context<'_> {
 
     fn write_fact(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
         let inherited = self.next_hop(event.event_type)?;
-        let topology = self.rules.topology;
-        let body = fact_body(event.key, value, inherited);
-        let partition = topology.entity_partition(event.account_id, event.key);
+        let fact = fact(event.key, Bytes::copy_from_slice(value), inherited);
         let lane = self.batch.lane_of_fact(inherited.lane);
-        let record = Outgoing { topic: topology.lane(lane).clone(), partition, body };
-        self.write(event.event_type, record);
+        let output = fact_output(self.rules, event.account_id, lane, fact);
+        self.write(event.event_type, output);
         Ok(())
     }
 
@@ -332,15 +323,15 @@ impl Context<'_> {
         self.batch.urgent |= self.trigger.is_urgent();
     }
 
-    /// Adds a record of an event of this type. If it is too large, the call fails.
-    fn write(&mut self, event_type: &str, record: Outgoing) {
+    /// Adds an output of an event of this type. If it is too large, the call fails.
+    fn write(&mut self, event_type: &str, output: impl Into<TaskOutput>) {
+        let output = output.into();
         if self.operator.on_failure() == OnFailure::RollBackEvent {
             // Delivery writes the event itself, which ADMIT has limited.
-            return self.batch.emit(record);
+            return self.batch.emit(output);
         }
-        let bytes = record.body.as_bytes().len();
-        match emission_excess(event_type, bytes, self.batch.caused()) {
-            None => self.batch.emit_caused(record),
+        match emission_excess(event_type, output.bytes(), self.batch.caused()) {
+            None => self.batch.emit_caused(output),
             Some(excess) => drop(self.excess.get_or_insert(excess)),
         }
     }
@@ -388,6 +379,7 @@ mod tests {
     use crate::derive::progress::TaskProgress;
     use crate::derive::sandbox::{Sandbox, StoredTask};
     use crate::derive::{Flow, Operator, TopologyDriver};
+    use crate::fact_pack::{HOPS, decode};
     use crate::record::{Millis, Offset, Partition, Record};
     use crate::topology::Topology;
 
@@ -481,7 +473,7 @@ mod tests {
             assert_eq!(driver.read_output(&ordinary), []);
             let facts = driver.read_output(&urgent);
             assert_eq!((facts.len(), facts[0].header(HOPS)), (1, Some(&[hop][..])));
-            driver.pipe_body(Lane::FactsUrgent, facts[0].clone());
+            driver.pipe_fact(Lane::FactsUrgent, &facts[0]);
         }
         assert_eq!(driver.read_output(&urgent), [], "the last one has too many hops");
         driver.replay().unwrap();
@@ -510,11 +502,14 @@ mod tests {
         }
         let outputs = sandbox.commit().unwrap().outputs;
         let mut reached = [0; 8];
-        for fact in outputs.iter().filter(|output| output.topic == *topology.facts()) {
-            let event = EventView::decode(fact.body.value().unwrap()).unwrap();
-            let partition = topology.entity_partition(event.account_id, event.key);
-            assert_eq!(fact.partition, partition, "{}", event.account_id);
-            reached[partition.0 as usize] += 1;
+        for pack in outputs.iter().filter(|output| output.topic == *topology.facts()) {
+            for fact in decode(&pack.body.value_bytes().unwrap()).unwrap() {
+                let fact = fact.to_body();
+                let event = EventView::decode(fact.value().unwrap()).unwrap();
+                let partition = topology.entity_partition(event.account_id, event.key);
+                assert_eq!(pack.partition, partition, "{}", event.account_id);
+                reached[partition.0 as usize] += 1;
+            }
         }
         assert!(reached.iter().all(|facts| *facts > 0), "{reached:?}");
     }

@@ -12,7 +12,8 @@ use crate::derive::state_channel::{LIVES, end_life};
 use crate::derive::stores::{EXPIRY, expire};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::DueTimer;
-use crate::derive::trigger::{Subject, TIME};
+use crate::derive::trigger::Subject;
+use crate::fact_pack::TIME;
 use crate::record::Body;
 use crate::telemetry;
 

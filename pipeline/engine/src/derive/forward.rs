@@ -1,23 +1,20 @@
-//! Forwarded copies: an event in a lane of facts, for the operators that it moves for another key.
+//! Facts and forwarded copies: what a task writes to the lanes of facts for tasks of other keys.
 //!
-//! ```text
-//! key      the key for which the operators run, not the event's own
-//! value    the event, byte for byte
-//! headers  tw-for (the operators' numbers, a byte each) · tw-hops · tw-time
-//! ```
-//!
-//! There is one copy per key, however many operators it is for. It is written in the transaction of
-//! the event, so it is processed exactly once without de-duplication, and it is never delivered.
+//! A copy is an event for the operators that it moves for another key than its own. There is one
+//! copy per key, however many operators it is for. Both are written in the transaction of their
+//! cause, in packs (`fact_pack.rs`), so they are processed exactly once without de-duplication. A
+//! copy is never delivered.
 
+use bytes::Bytes;
+
+use crate::derive::batch::TaskOutput;
 use crate::derive::operator::Rules;
 use crate::derive::pending_copies::PendingCopy;
 use crate::derive::plan::OperatorSet;
-use crate::derive::trigger::{HOPS, Inherited, TIME};
-use crate::record::{Body, Outgoing, Record};
+use crate::derive::trigger::Inherited;
+use crate::fact_pack::{FOR, PackedFact};
+use crate::record::{Record, TopicPartition};
 use crate::topology::Lane;
-
-/// The header of a forwarded copy: the numbers of the operators it is for.
-pub(super) const FOR: &str = "tw-for";
 
 /// The key of a forwarded copy, and the operators it is for.
 pub(super) struct ForwardedTo<'a> {
@@ -26,9 +23,9 @@ pub(super) struct ForwardedTo<'a> {
 }
 
 impl<'a> ForwardedTo<'a> {
-    /// Reads a record of a lane; `None` if it is no copy.
+    /// Reads an entry of a lane; `None` if it is no copy.
     pub(super) fn of(lane: Lane, record: &'a Record) -> Option<Self> {
-        if !matches!(lane, Lane::Facts | Lane::FactsUrgent) {
+        if !lane.has_facts() {
             return None;
         }
         let numbers = record.body.header(FOR)?;
@@ -49,24 +46,28 @@ impl<'a> ForwardedTo<'a> {
     }
 }
 
-/// The body of a copy of `value` for one key.
-pub(super) fn forwarded_body(to: &PendingCopy, value: &[u8], inherited: Inherited) -> Body {
-    let time = inherited.time.0.to_be_bytes();
-    let headers: &[(&str, &[u8])] =
-        &[(FOR, &to.operators), (HOPS, &[inherited.hops]), (TIME, &time)];
-    Body::new(Some(to.key.as_bytes()), Some(value), headers)
+/// A fact for a key.
+pub(super) fn fact(key: &str, value: Bytes, inherited: Inherited) -> PackedFact {
+    let Inherited { hops, time, .. } = inherited;
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    PackedFact { hops, time, operators: Bytes::new(), key, value }
 }
 
-/// The record of a copy, in the task of its account and of the body's key.
-pub(super) fn forwarded_record(
+/// A copy of the event `value` for one key.
+pub(super) fn copy_for(to: &PendingCopy, value: Bytes, inherited: Inherited) -> PackedFact {
+    let operators = Bytes::copy_from_slice(&to.operators);
+    PackedFact { operators, ..fact(&to.key, value, inherited) }
+}
+
+/// A fact or copy as an output to the task of its account and key.
+pub(super) fn fact_output(
     rules: Rules<'_>,
     account: &str,
     lane: Lane,
-    body: Body,
-) -> Outgoing {
-    let key = std::str::from_utf8(body.key().unwrap_or_default()).unwrap_or_default();
-    let topology = rules.topology;
-    let topic = topology.lane(lane).clone();
-    let partition = topology.entity_partition(account, key);
-    Outgoing { topic, partition, body }
+    fact: PackedFact,
+) -> TaskOutput {
+    let key = std::str::from_utf8(&fact.key).unwrap_or_default();
+    let partition = rules.topology.entity_partition(account, key);
+    let to = TopicPartition::new(rules.topology.lane(lane), partition);
+    TaskOutput::Fact { to, fact }
 }

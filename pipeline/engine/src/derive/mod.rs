@@ -20,6 +20,7 @@ mod batch;
 mod failure;
 mod fire;
 mod flush_partials;
+mod open_pack;
 mod operate;
 mod operator_call;
 mod quiet;
@@ -28,6 +29,7 @@ mod running;
 mod standby;
 mod store_fit;
 mod task;
+mod unpack;
 
 mod driver;
 mod memory_store;

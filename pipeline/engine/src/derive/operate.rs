@@ -16,19 +16,20 @@
 //! Copies that are more than one transaction may hold follow in further ones
 //! (`pending_copies.rs`).
 
+use bytes::Bytes;
 use tidewire_schemas::catalogue::EventType;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
 
 use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
-use crate::dead_letters::record::{Diagnosis, dead_letter};
+use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter_of};
 use crate::derive::batch::LocalEmission;
 use crate::derive::delivery::ChannelDelivery;
 use crate::derive::effect_limits::cause_fits;
-use crate::derive::emit::{MAX_HOPS, fact_body};
+use crate::derive::emit::MAX_HOPS;
 use crate::derive::failure::CommitFailure;
-use crate::derive::forward::{ForwardedTo, forwarded_body, forwarded_record};
+use crate::derive::forward::{ForwardedTo, copy_for, fact, fact_output};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
 use crate::derive::operator_call::{RolledBackCall, call, numbered};
@@ -39,6 +40,7 @@ use crate::derive::plan::Destinations;
 use crate::derive::running::{LaneRecord, RunningTask};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::trigger::{Inherited, Subject, Trigger, hops_of};
+use crate::fact_pack::pack_of_record;
 use crate::port::StoreError;
 use crate::record::{Body, Millis, Outgoing};
 use crate::topology::Lane;
@@ -151,7 +153,8 @@ impl RunningTask {
             for operator in moved.chain(delivery) {
                 let context = self.context(rules, operator, subject);
                 if let Err(failed) = call(context, |context| operator.on_event(&input, context))? {
-                    let body = fact_body(key, value, *inherited);
+                    let value = Bytes::copy_from_slice(value);
+                    let body = fact(key, value, *inherited).to_body();
                     let id = &event_hash(&event);
                     let made = MadeByTask { time: subject.time, id, body: &body };
                     self.put_derived(rules, made, failed);
@@ -188,16 +191,17 @@ impl RunningTask {
         copies: &[PendingCopy],
     ) {
         let Trigger::Event { event, value, .. } = subject.trigger else { return };
+        let shared = Bytes::copy_from_slice(if copies.is_empty() { &[] } else { value });
         for (done, copy) in copies.iter().enumerate() {
-            let body = forwarded_body(copy, value, inherited);
-            if !cause_fits(body.as_bytes().len(), self.batch.caused()) {
+            let fact = copy_for(copy, shared.clone(), inherited);
+            if !cause_fits(fact.size(), self.batch.caused()) {
                 let body = pending_record(rules, &copies[done..], (event.key, value), inherited);
                 let (topic, partition) = (rules.topology.facts().clone(), self.partition);
-                return self.batch.emit_caused(Outgoing { topic, partition, body });
+                let record = Outgoing { topic, partition, body: pack_of_record(&body) };
+                return self.batch.emit_caused(record.into());
             }
             let lane = self.batch.lane_of_fact(inherited.lane);
-            let record = forwarded_record(rules, event.account_id, lane, body);
-            self.batch.emit_caused(record);
+            self.batch.emit_caused(fact_output(rules, event.account_id, lane, fact));
         }
     }
 
@@ -353,7 +357,7 @@ impl RunningTask {
     /// Adds the dead letter of an operator that failed on a lane's record.
     fn put_failed_call(&mut self, rules: Rules<'_>, taken: LaneRecord<'_>, failed: RolledBackCall) {
         let at = &self.lanes[taken.lane.index()];
-        let cause = FailedCause::Record { at, record: taken.record };
+        let cause = FailedCause::Record { at, record: taken.record, entry: taken.entry };
         failed.put(&mut self.batch, rules.topology, cause);
     }
 
@@ -384,8 +388,9 @@ impl RunningTask {
             _ => self.batch.counts.undecodable += 1,
         }
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
-        let from = &self.lanes[taken.lane.index()];
-        self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
+        let LaneRecord { record, entry, .. } = taken;
+        let from = SourceAddress { at: &self.lanes[taken.lane.index()], record, entry };
+        self.batch.put_dead_letter(dead_letter_of(rules.topology, from, diagnosis));
     }
 
     fn destinations(

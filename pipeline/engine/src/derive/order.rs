@@ -6,6 +6,9 @@
 //! transaction that a record describes writes it, and it never holds a wall-clock time that isn't
 //! an input.
 //!
+//! Each entry of a pack of facts counts as a record of its lane, and each fact written as an output.
+//! Entries have no offsets of their own: a span is of the packs.
+//!
 //! Layout, version 2 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian; texts and lists
 //! follow their length or count; lanes are critical, high, normal, low, facts, urgent facts):
 //!
@@ -88,7 +91,7 @@ pub struct OrderRecord {
     pub after: LaneTimes,
     /// The records read, by [`Lane::index`].
     pub spans: [Option<LaneSpan>; Lane::COUNT],
-    /// Lanes in the order read, each with the number of records in a row.
+    /// Lanes in the order read, each with the number of records in a row, entries of packs counted.
     pub sequence: Vec<(Lane, u32)>,
     /// Ticks, in order.
     pub ticks: Vec<Tick>,
@@ -96,9 +99,9 @@ pub struct OrderRecord {
     pub dead_letters: Vec<u32>,
     /// Ids accepted, in order.
     pub accepted: Vec<Accepted>,
-    /// The number of outputs, dead letters included.
+    /// The number of outputs, dead letters included and each fact of a pack counted.
     pub outputs: u32,
-    /// XXH3-64 over topic, partition and body of each output.
+    /// XXH3-64 over topic, partition and body of each record of outputs.
     pub outputs_hash: u64,
 }
 

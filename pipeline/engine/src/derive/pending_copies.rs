@@ -21,7 +21,8 @@ use crate::derive::encoding::{FieldDecoder, put_bytes};
 use crate::derive::operator::Rules;
 use crate::derive::operator_call::numbered;
 use crate::derive::plan::ForKey;
-use crate::derive::trigger::{HOPS, Inherited, TIME};
+use crate::derive::trigger::Inherited;
+use crate::fact_pack::{HOPS, TIME};
 use crate::record::Body;
 
 /// The header that lists the copies.

@@ -15,6 +15,7 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
+use crate::derive::open_pack::{OpenPack, TakenRecord};
 use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
@@ -31,7 +32,8 @@ use crate::turn::{EngineError, repeat};
 use crate::value_level::ValueLevel;
 use crate::verdict::{TopicId, Verdict};
 
-/// Records a task processes before the next task's turn and the check of the limits.
+/// Records and entries of packs that a task processes before the next task's turn and the check of
+/// the limits.
 pub(super) const STEP_RECORDS: usize = 64;
 
 /// Bytes of outputs after which a step ends sooner: a record may cause some MiB of them.
@@ -40,6 +42,9 @@ const STEP_BYTES: usize = 1 << 20;
 /// What is fetched of a lane at a time: enough to make fetches cheap, little enough that eight
 /// tasks of six lanes stay within some tens of MiB.
 const FETCH: ReadLimit = ReadLimit { records: 512, bytes: 512 << 10 };
+
+/// Bytes that a record of a lane counts before one was fetched.
+const UNKNOWN_RECORD_BYTES: u64 = 1_024;
 
 /// Milliseconds after which a task asks for a tick only to settle its time, so that expired state
 /// leaves the store although a lane is idle: often enough for windows of hours.
@@ -59,6 +64,10 @@ pub(super) struct RunningTask {
     pub(super) lanes: [TopicPartition; Lane::COUNT],
     slots: [ReaderSlot; Lane::COUNT],
     queues: Lanes,
+    /// Mean bytes of the records that were last fetched of each lane.
+    record_bytes: [u64; Lane::COUNT],
+    /// The pack of facts whose entries are being processed.
+    pub(super) pack: Option<OpenPack>,
     pub(super) state: TaskState,
     sources: SourceOffsets,
     pub(super) timers: TaskTimers,
@@ -96,11 +105,13 @@ pub(super) struct RestoredTask {
     pub(super) level: ValueLevel,
 }
 
-/// The record being processed, and the lane it was taken from.
+/// The record or entry being processed, and the lane it was taken from.
 #[derive(Clone, Copy)]
 pub(super) struct LaneRecord<'a> {
     pub(super) lane: Lane,
     pub(super) record: &'a Record,
+    /// The index of an entry in its pack of facts.
+    pub(super) entry: Option<u32>,
     /// When it was appended to the input.
     pub(super) time: Millis,
 }
@@ -134,6 +145,8 @@ impl RunningTask {
             lanes,
             slots: [ReaderSlot(0); Lane::COUNT],
             queues: Lanes::default(),
+            record_bytes: [UNKNOWN_RECORD_BYTES; Lane::COUNT],
+            pack: None,
             state,
             sources: SourceOffsets::default(),
             timers,
@@ -157,13 +170,15 @@ impl RunningTask {
         now: Millis,
     ) -> Result<usize, CommitFailure> {
         for taken in 0..STEP_RECORDS {
-            let mut reader = LaneReader { member, slots: &self.slots, lanes: &self.lanes };
-            let next = self.queues.next(now, &mut reader);
-            let next = next.map_err(|e| EngineError::of_log("reading the lanes", e))?;
-            let Some((lane, record)) = next else {
-                return Ok(taken);
-            };
-            self.process(rules, lane, &record)?;
+            if !self.process_entry(rules)? {
+                let (queues, mut reader) = self.reader(member);
+                let next = queues.next(now, &mut reader);
+                let next = next.map_err(|e| EngineError::of_log("reading the lanes", e))?;
+                let Some((lane, record)) = next else {
+                    return Ok(taken);
+                };
+                self.begin(rules, lane, &record)?;
+            }
             if self.batch.bytes() >= STEP_BYTES {
                 return Ok(taken + 1);
             }
@@ -171,31 +186,41 @@ impl RunningTask {
         Ok(STEP_RECORDS)
     }
 
-    /// Processes a record, and sends what can't wait of the totals that it adds to.
-    pub(super) fn process(
+    /// Adds a record to the batch and moves the lane's time.
+    pub(super) fn take<'a>(
+        &mut self,
+        taken: &TakenRecord<'a>,
+        stated: Option<&Verdict>,
+    ) -> LaneRecord<'a> {
+        let TakenRecord { lane, record, entry } = *taken;
+        self.batch.take(lane, record.offset);
+        let time = append_time(lane, record, stated);
+        self.times.consume(lane, time);
+        if self.settle_from == Millis::default() {
+            self.settle_from = time;
+        }
+        LaneRecord { lane, record, entry, time }
+    }
+
+    /// Processes a whole record, or an entry of a pack, and sends what can't wait of the totals that
+    /// it adds to.
+    pub(super) fn process_one(
         &mut self,
         rules: Rules<'_>,
-        lane: Lane,
-        record: &Record,
+        taken: &TakenRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        self.process_record(rules, lane, record)?;
+        self.process_record(rules, taken)?;
         self.flush_early(rules)
     }
 
     fn process_record(
         &mut self,
         rules: Rules<'_>,
-        lane: Lane,
-        record: &Record,
+        taken: &TakenRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        self.batch.take(lane, record.offset);
+        let TakenRecord { lane, record, .. } = *taken;
         let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
-        let stated = verdict.as_ref().ok().and_then(Option::as_ref);
-        let taken = LaneRecord { lane, record, time: append_time(lane, record, stated) };
-        self.times.consume(lane, taken.time);
-        if self.settle_from == Millis::default() {
-            self.settle_from = taken.time;
-        }
+        let taken = self.take(taken, verdict.as_ref().ok().and_then(Option::as_ref));
         // It has the verdict of its first time, by which it would be a copy.
         let fact = (lane == Lane::Facts).then_some(&record.body);
         if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
@@ -238,11 +263,19 @@ impl RunningTask {
         self.queues.take_from(intake);
     }
 
-    /// How many records of a lane wait for this task in the log and can be read, as far as it is
-    /// known without asking: those behind an open transaction can't.
-    pub(super) fn behind(&self, lane: Lane, member: &mut dyn Member) -> u64 {
+    /// Bytes of a lane that wait for this task in the log and can be read, as far as it is known
+    /// without asking: those behind an open transaction can't. A log counts records, so each of them
+    /// counts as many bytes as those that were last fetched of its lane, on average.
+    pub(super) fn behind_bytes(&self, lane: Lane, member: &mut dyn Member) -> u64 {
         let left = member.backlog(self.slots[lane.index()]);
-        left.filter(|left| !left.open_transaction).map_or(0, |left| left.records)
+        let left = left.filter(|left| !left.open_transaction);
+        left.map_or(0, |left| left.records.saturating_mul(self.record_bytes[lane.index()]))
+    }
+
+    /// The scheduler, and the lanes as its source of records.
+    fn reader<'a>(&'a mut self, member: &'a mut dyn Member) -> (&'a mut Lanes, LaneReader<'a>) {
+        let Self { slots, lanes, record_bytes, queues, .. } = self;
+        (queues, LaneReader { member, slots, lanes, record_bytes })
     }
 
     /// Whether a critical record, or a fact that follows from one, waits to be processed.
@@ -250,9 +283,9 @@ impl RunningTask {
         &mut self,
         member: &mut dyn Member,
     ) -> Result<bool, CommitFailure> {
-        let mut reader = LaneReader { member, slots: &self.slots, lanes: &self.lanes };
+        let (queues, mut reader) = self.reader(member);
         for lane in Lane::URGENT {
-            let waits = self.queues.has_waiting(lane, &mut reader);
+            let waits = queues.has_waiting(lane, &mut reader);
             if waits.map_err(|error| EngineError::of_log("reading the lanes", error))? {
                 return Ok(true);
             }
@@ -358,6 +391,7 @@ impl RunningTask {
         self.state.discard();
         self.sources.discard();
         self.queues.clear();
+        self.pack = None;
         self.times = self.progress.times;
         self.settle_from = self.settle_from_committed;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
@@ -384,6 +418,7 @@ struct LaneReader<'a> {
     member: &'a mut dyn Member,
     slots: &'a [ReaderSlot; Lane::COUNT],
     lanes: &'a [TopicPartition; Lane::COUNT],
+    record_bytes: &'a mut [u64; Lane::COUNT],
 }
 
 impl Refill for LaneReader<'_> {
@@ -392,7 +427,13 @@ impl Refill for LaneReader<'_> {
     fn refill(&mut self, lane: Lane, into: &mut Vec<Record>) -> Result<(), LogError> {
         let slot = self.slots[lane.index()];
         match repeat(|| self.member.take(slot, FETCH, into)) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let bytes: usize = into.iter().map(|record| record.body.as_bytes().len()).sum();
+                if let Some(mean) = bytes.checked_div(into.len()) {
+                    self.record_bytes[lane.index()] = mean as u64;
+                }
+                Ok(())
+            }
             Err(LogError::OutOfRange { asked, start, .. }) if asked < start => {
                 telemetry::records_lost("lane", &self.lanes[lane.index()], start - asked);
                 self.member.seek(slot, Offset(start))

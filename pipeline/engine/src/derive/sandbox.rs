@@ -100,8 +100,8 @@ impl Sandbox {
         self.running.times
     }
 
-    /// Processes a record.
-    pub(crate) fn take(&mut self, lane: Lane, record: &Record) -> Result<(), EngineError> {
+    /// Processes a record, of a pack all entries; returns how many records that were.
+    pub(crate) fn take(&mut self, lane: Lane, record: &Record) -> Result<usize, EngineError> {
         let rules = rules(&self.config, self.operators, &self.plan);
         self.running.process(rules, lane, record).map_err(stopped)
     }
@@ -133,7 +133,7 @@ impl Sandbox {
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
         let in_force = rules(&self.config, self.operators, &self.plan);
         self.running.commit_updates(in_force).map_err(stopped)?;
-        self.running.batch.take_outputs(&mut executed.outputs);
+        self.running.batch.take_all_outputs(&mut executed.outputs);
         self.running.seal();
         let topology = &self.config.topology;
         put_changelog(&self.running, topology, &self.tables, &mut executed.changelog);

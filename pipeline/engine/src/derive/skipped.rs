@@ -21,8 +21,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::derive::table_decl::{Changelog, TableDecl, WINDOW_MS_MAX};
-use crate::task_state::TaskState;
 use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
+use crate::task_state::TaskState;
 use crate::value_level::ValueLevel;
 
 /// Bytes of rows that are moved at once.

@@ -12,15 +12,10 @@ use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::TimerKey;
+use crate::fact_pack::{HOPS, TIME};
 use crate::record::{Millis, Partition, Record};
 use crate::topology::Lane;
 use crate::verdict::Verdict;
-
-/// The header of a fact: one byte, the number of hops that led to it, itself included.
-pub(super) const HOPS: &str = "tw-hops";
-
-/// The header of a fact: the append time of its cause, 8 bytes, big-endian.
-pub(super) const TIME: &str = "tw-time";
 
 /// When a record of a lane was appended to the input: the verdict of ADMIT or the fact's header
 /// says it. Any other record has only the time at which it was appended to the lane.

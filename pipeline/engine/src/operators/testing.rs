@@ -91,7 +91,7 @@ pub(super) fn pipe_facts(driver: &mut TopologyDriver) -> Vec<(String, Event)> {
         }
         for (lane, fact) in waiting {
             piped.push((key_text(&fact), decoded(&fact).expect("a fact has a value")));
-            driver.pipe_body(lane, fact);
+            driver.pipe_fact(lane, &fact);
         }
     }
 }

@@ -143,15 +143,20 @@ impl Verification {
         let mut ticks = order.ticks.iter().peekable();
         let mut taken = 0;
         for (lane, count) in &order.sequence {
-            for _ in 0..*count {
-                while let Some(tick) = ticks.next_if(|tick| tick.after <= taken) {
+            let mut left = *count as usize;
+            while left > 0 {
+                while let Some(tick) = ticks.next_if(|tick| tick.after as usize <= taken) {
                     self.sandbox.tick(TickTime { at: tick.at, ended: tick.ended })?;
                 }
                 match self.next_of(*lane, order.spans[lane.index()])? {
-                    Ok(record) => self.sandbox.take(*lane, &record)?,
+                    Ok(record) => {
+                        // More than were left are reported as a difference of what was read.
+                        let entries = self.sandbox.take(*lane, &record)?;
+                        left = left.saturating_sub(entries);
+                        taken += entries;
+                    }
                     Err(kind) => return Ok(Err(kind)),
                 }
-                taken += 1;
             }
         }
         for tick in ticks {

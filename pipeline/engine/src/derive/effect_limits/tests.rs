@@ -13,6 +13,7 @@ use crate::derive::{
     Changelog, ChannelDelivery, Context, Emission, Flow, Input, Operator, OperatorError, StateKey,
     TableDecl, TopologyDriver,
 };
+use crate::fact_pack::PACK_ENTRIES_MAX;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::record::{Millis, Offset};
 use crate::topology::Lane;
@@ -152,7 +153,7 @@ fn what_exceeds_a_limit_fails_its_call_with_bytes_and_limit_and_the_event_goes_o
 
 #[test]
 fn the_largest_order_record_fits_a_broker() {
-    let records = u32::try_from(MAX_RECORDS + STEP_RECORDS).expect("few");
+    let records = u32::try_from(MAX_RECORDS + STEP_RECORDS + PACK_ENTRIES_MAX).expect("few");
     let span = LaneSpan { first: Offset(u64::MAX - 1), last: Offset(u64::MAX - 1) };
     let order = OrderRecord {
         build: "0".repeat(100),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 use tidewire_schemas::fields::{FieldWriter, Fields};
@@ -14,6 +15,7 @@ use crate::derive::{
     ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, TableDecl,
     TopologyDriver,
 };
+use crate::fact_pack::{FactPackBuilder, PackedFact, entries_in};
 use crate::port::Table;
 use crate::record::{Body, Millis, Offset, Partition, Record};
 use crate::topology::Lane;
@@ -190,7 +192,7 @@ fn operators_of_one_other_key_get_one_copy_and_each_key_once() {
     let keys: Vec<_> = copies.iter().map(|copy| copy.key().expect("a key").to_vec()).collect();
     assert_eq!(keys, [b"bob".to_vec(), b"cy".to_vec()]);
     for copy in copies {
-        driver.pipe_body(Lane::Facts, copy);
+        driver.pipe_fact(Lane::Facts, &copy);
     }
     let ran = [(0, "bob", 1), (2, "bob", 1), (2, "cy", 1), (0, "cy", 0), (2, "ann", 0)];
     for (operator, key, times) in ran {
@@ -336,7 +338,7 @@ fn a_damaged_list_of_copies_is_one_dead_letter() {
     let value = like("e-1").encode();
     let headers: &[(&str, &[u8])] =
         &[("tw-copies", &[9, 1]), ("tw-operator", b"notify"), ("tw-trigger", b"copies")];
-    driver.pipe_body(Lane::Facts, Body::new(Some(b"p1"), Some(&value), headers));
+    driver.pipe_fact(Lane::Facts, &Body::new(Some(b"p1"), Some(&value), headers));
     let found = letters(&mut driver);
     assert_eq!((found.len(), found[0].value()), (1, Some(&value[..])));
     assert!(found[0].detail().contains("list of copies"), "{}", found[0].detail());
@@ -347,11 +349,11 @@ fn an_emission_and_its_copies_are_one_step_on_the_way() {
     let mut driver = TopologyDriver::new(ALL);
     let data = r#"{"notification_id":"n","user_id":"ann","kind":"like"}"#;
     let created = event("e-1", "notification.created", "ann", data).encode();
-    driver.pipe_body(Lane::Facts, Body::new(Some(b"ann"), Some(&created), &[("tw-hops", &[4])]));
+    driver.pipe_fact(Lane::Facts, &Body::new(Some(b"ann"), Some(&created), &[("tw-hops", &[4])]));
     assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 1);
     // The like's copy is the third hop, and the notification that follows from it the fourth.
     let liked = like("e-2").encode();
-    driver.pipe_body(Lane::Facts, Body::new(Some(b"p1"), Some(&liked), &[("tw-hops", &[2])]));
+    driver.pipe_fact(Lane::Facts, &Body::new(Some(b"p1"), Some(&liked), &[("tw-hops", &[2])]));
     driver.pipe_facts();
     assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 2);
     assert!(letters(&mut driver).is_empty());
@@ -364,11 +366,80 @@ fn a_copy_for_an_operator_that_this_build_does_not_have_waits_as_a_dead_letter()
     let facts = driver.topology().facts().clone();
     let copy = driver.read_output(&facts).remove(0);
     let mut older = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
-    older.pipe_body(Lane::Facts, copy);
+    older.pipe_fact(Lane::Facts, &copy);
     let found = letters(&mut older);
     assert!(found[0].detail().contains("no operator number-62"), "{}", found[0].detail());
     requeue(&mut driver, &found[0]);
     assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1);
+}
+
+#[test]
+fn copies_of_one_event_are_one_record_that_has_its_bytes_once() {
+    let mut driver = TopologyDriver::new(ALL);
+    let users: Vec<String> = (0..50).map(|n| format!(r#""user-{n}""#)).collect();
+    let text = "x".repeat(1_000);
+    let data = format!(
+        r#"{{"post_id":"p1","author_id":"ann","text":"{text}","mentions":[{}]}}"#,
+        users.join(",")
+    );
+    driver.pipe_input(&event("e-1", "post.created", "ann", &data));
+    let facts = driver.topology().facts().clone();
+    let packs = driver.read_records(&facts);
+    let bytes: usize = packs.iter().map(|pack| pack.as_bytes().len()).sum();
+    assert!(packs.len() == 1 && bytes < 4_000, "{} packs of {bytes} bytes", packs.len());
+    assert_eq!(entries_in(&packs[0]), 51, "the post and its mentions");
+    driver.pipe_body(Lane::Facts, packs[0].clone());
+    let order = driver.last_order().expect("a transaction");
+    assert_eq!(order.sequence, [(Lane::Facts, 51)], "each entry counts as a record");
+    let span = order.spans[Lane::Facts.index()].expect("the pack");
+    assert_eq!((span.first, span.last), (Offset(0), Offset(0)));
+    for user in 0..50 {
+        assert_eq!(runs(&mut driver, 2, &format!("user-{user}"), "post.created"), 1);
+    }
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn one_entry_that_fails_is_a_dead_letter_with_its_index_and_returns_alone() {
+    let mut driver = TopologyDriver::new(ALL);
+    let mut builder = FactPackBuilder::default();
+    let (good, bad) = (like("e-1").encode(), Bytes::from_static(b"no event"));
+    for value in [Bytes::from(good), bad.clone(), like("e-2").encode().into()] {
+        let (key, operators) = (Bytes::from_static(b"ann"), Bytes::from_static(&[62]));
+        let fact = PackedFact { hops: 1, time: Millis(7), operators, key, value };
+        assert_eq!(builder.push(fact), None);
+    }
+    driver.pipe_body(Lane::Facts, builder.finish().expect("three entries"));
+    assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 2, "the others are processed");
+    let found = letters(&mut driver);
+    let [letter] = &found[..] else { panic!("{} letters", found.len()) };
+    assert_eq!((letter.id().as_ref(), letter.value()), ("t.lane.facts/0/0/1", Some(&bad[..])));
+    assert_eq!(letter.source_key(), Some(&b"ann"[..]));
+    assert_eq!(driver.last_order().expect("a transaction").dead_letters, [1]);
+    requeue(&mut driver, letter);
+    let again = &letters(&mut driver)[0];
+    assert_eq!((again.id().as_ref(), again.value()), ("t.lane.facts/0/1/0", Some(&bad[..])));
+    assert_eq!(again.trail(), ["t.lane.facts/0/0/1"]);
+    assert!(again.own_headers().any(|header| header == ("tw-for", &[62][..])));
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn a_pack_that_cannot_be_decoded_is_one_dead_letter_and_goes_back_as_it_was() {
+    let mut driver = TopologyDriver::new(ALL);
+    let broken = b"\x01\x05\x00 no pack";
+    driver.pipe_body(Lane::Facts, Body::new(None, Some(broken), &[]));
+    for id in ["t.lane.facts/0/0", "t.lane.facts/0/1"] {
+        let found = letters(&mut driver);
+        let [letter] = &found[..] else { panic!("{} letters", found.len()) };
+        assert_eq!((letter.id().as_ref(), letter.value()), (id, Some(&broken[..])));
+        assert!(letter.detail().contains("a pack of facts of 11 bytes"), "{}", letter.detail());
+        requeue(&mut driver, letter);
+    }
+    driver.pipe_body(Lane::Facts, Body::new(None, None, &[]));
+    let detail = letters(&mut driver)[1].detail().into_owned();
+    assert!(detail.contains("no value"), "{detail}");
+    driver.replay().expect("the same again");
 }
 
 /// Writes to a table it has not declared.

@@ -12,6 +12,7 @@ use crate::derive::{
     ChannelDelivery, Context, Emission, Flow, Input, OnFailure, Operator, OperatorError, TableDecl,
     TopologyDriver,
 };
+use crate::fact_pack;
 use crate::port::Table;
 use crate::record::{Body, Millis, Offset, Partition, Record};
 use crate::topology::Lane;
@@ -172,7 +173,7 @@ fn an_operator_that_fails_or_panics_keeps_nothing_and_the_others_go_on() {
 
         requeue(&mut driver, letter);
         let again = &letters(&mut driver)[0];
-        assert_eq!(again.id(), "t.lane.facts/0/0/one");
+        assert_eq!(again.id(), "t.lane.facts/0/0/0/one");
         assert_eq!(again.trail(), ["t.lane.normal/0/0/one"]);
         FIXED[0].store(true, Ordering::SeqCst);
         requeue(&mut driver, again);
@@ -235,7 +236,7 @@ fn a_failed_timer_returns_as_a_timer_with_its_key_account_and_hops() {
 
     requeue(&mut driver, letter);
     let again = &letters(&mut driver)[0];
-    assert_eq!((again.id().as_ref(), again.trail()), ("t.lane.facts/0/0/one", vec![id]));
+    assert_eq!((again.id().as_ref(), again.trail()), ("t.lane.facts/0/0/0/one", vec![id]));
     FIXED.store(true, Ordering::SeqCst);
     requeue(&mut driver, again);
     assert_eq!(count(&mut driver, 0, "at fails of acc"), Some(1));
@@ -250,19 +251,21 @@ fn a_requeued_record_keeps_its_hops_and_names_an_operator_that_exists() {
     const ONE: Effects = Effects { number: 61, name: "one", fixed: &FIXED };
     let mut driver = TopologyDriver::new(&[&Dedup, &ONE, &ChannelDelivery]);
     let value = event("e-fails").encode();
-    driver.pipe_body(Lane::Facts, Body::new(Some(b"alice"), Some(&value), &[("tw-hops", &[3])]));
+    let fact = Body::new(Some(b"alice"), Some(&value), &[("tw-hops", &[3])]);
+    driver.pipe_fact(Lane::Facts, &fact);
     let letter = &letters(&mut driver)[0];
     FIXED.store(true, Ordering::SeqCst);
     requeue(&mut driver, letter);
     assert_eq!(outputs(&mut driver).1[0].header("tw-hops"), Some(&[4][..]));
     for operator in [&b"two"[..], b"dedup"] {
         let headers = [("tw-operator", operator), ("tw-trigger", b"event")];
-        driver.pipe_body(Lane::Facts, Body::new(Some(b"alice"), Some(&value), &headers));
+        driver.pipe_fact(Lane::Facts, &Body::new(Some(b"alice"), Some(&value), &headers));
         let letter = &letters(&mut driver)[0];
         assert!(letter.detail().contains("this build has no operator"), "{}", letter.detail());
         assert_eq!(letter.operator_failure(), None);
         let to = destination(driver.topology(), letter).expect("it can be requeued");
-        let again = requeued_record(letter, &to).body;
+        let pack = requeued_record(letter, &to).body.value_bytes().expect("a pack");
+        let again = fact_pack::decode(&pack).expect("our own")[0].to_body();
         assert_eq!(again.header("tw-operator"), Some(operator), "another build may have it");
     }
 }

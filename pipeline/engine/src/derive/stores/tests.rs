@@ -11,10 +11,10 @@ use super::{
 };
 use super::{Windows, put_signed};
 use crate::derive::emit::{Emission, MAX_HOPS, StateKey};
-use crate::derive::trigger::HOPS;
 use crate::derive::{
     Context, Flow, Input, Operator, OperatorError, START, TICK_MS, TableDecl, TopologyDriver,
 };
+use crate::fact_pack::HOPS;
 use crate::port::Table;
 use crate::record::{Body, Millis};
 use crate::topology::Lane;
@@ -388,7 +388,7 @@ fn facts_that_cause_each_other_end_in_a_dead_letter() {
         let emitted = harness.0.read_output(&facts);
         let [fact] = &emitted[..] else { panic!("one fact after {hop} hops") };
         assert_eq!(fact.header(HOPS), Some(&[hop][..]));
-        harness.0.pipe_body(Lane::Facts, fact.clone());
+        harness.0.pipe_fact(Lane::Facts, fact);
     }
     assert_eq!(harness.0.read_output(&facts), []);
     let found = harness.0.read_output(&dead_letters);

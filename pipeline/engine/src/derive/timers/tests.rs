@@ -166,7 +166,7 @@ fn facts_and_timers_in_turn_end_with_a_dead_letter() {
         let Some(fact) = facts(&mut driver).pop() else { break };
         hops.push(fact.header("tw-hops").expect("its hops")[0]);
         assert!(hops.len() < ENDLESS, "an operator causes itself without end: {hops:?}");
-        driver.pipe_body(Lane::Facts, fact);
+        driver.pipe_fact(Lane::Facts, &fact);
     }
     assert_eq!(hops, [2, 4], "each timer costs one as well");
     let dead_letters = driver.topology().dead_letters().clone();
