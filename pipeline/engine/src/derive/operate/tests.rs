@@ -252,7 +252,7 @@ fn copies_beyond_what_one_event_may_cause_are_written_by_further_transactions() 
     let mut waiting = driver.read_output(&facts);
     let mut most = 0;
     while let Some(fact) = waiting.pop() {
-        driver.pipe_body(Lane::Facts, fact);
+        driver.pipe_fact(Lane::Facts, &fact);
         let next = driver.read_output(&facts);
         most = most.max(next.iter().map(|body| body.as_bytes().len()).sum());
         waiting.extend(next);
@@ -285,12 +285,12 @@ fn only_the_first_copies_of_a_critical_event_are_urgent() {
         assert_eq!(urgent.len(), URGENT_FACTS_MAX);
         let mut waiting = ordinary;
         while let Some(fact) = waiting.pop() {
-            driver.pipe_body(Lane::Facts, fact);
+            driver.pipe_fact(Lane::Facts, &fact);
             let [more, ordinary] = lanes_of_facts(&mut driver);
             assert!(more.len() <= URGENT_FACTS_MAX, "of one record");
             waiting.extend(more.into_iter().chain(ordinary));
         }
-        urgent.into_iter().for_each(|fact| driver.pipe_body(Lane::FactsUrgent, fact));
+        urgent.into_iter().for_each(|fact| driver.pipe_fact(Lane::FactsUrgent, &fact));
         driver.pipe_facts();
     }
     for n in 0..100 {
@@ -314,7 +314,7 @@ fn an_event_as_large_as_admission_allows_has_copies() {
 fn copies_beyond_the_hops_become_one_dead_letter_which_brings_all_of_them() {
     let mut driver = TopologyDriver::new(ALL);
     let value = post_with_mentions(100, 200 << 10).encode();
-    driver.pipe_body(Lane::Facts, Body::new(Some(b"ann"), Some(&value), &[("tw-hops", &[4])]));
+    driver.pipe_fact(Lane::Facts, &Body::new(Some(b"ann"), Some(&value), &[("tw-hops", &[4])]));
     let found = letters(&mut driver);
     assert_eq!((found.len(), driver.pipe_facts()), (1, 0));
     assert!(found[0].detail().contains("in a row"), "{}", found[0].detail());

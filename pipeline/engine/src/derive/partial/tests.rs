@@ -235,7 +235,7 @@ fn what_is_added_within_an_interval_is_sent_once_to_the_owner_of_each_key() {
     assert_eq!(parts[0].header("tw-hops"), Some(&[1][..]), "a part costs a hop");
     assert_eq!(parts[0].header("tw-time"), Some(&START.0.to_be_bytes()[..]), "of its causes");
     assert_eq!((kept(&mut driver), driver.all(Table(3)).len()), (0, 0), "nothing is left");
-    parts.into_iter().for_each(|part| driver.pipe_body(Lane::Facts, part));
+    parts.into_iter().for_each(|part| driver.pipe_fact(Lane::Facts, &part));
     driver.advance_wall_clock_time(10 * INTERVAL_MS);
     assert_eq!(sent(&mut driver), [], "nothing was added");
     assert_eq!(totals(&mut driver), [("acc sea".into(), 3), ("acc wind".into(), 1)].into());
@@ -253,7 +253,7 @@ fn equal_keys_of_two_accounts_are_two_totals_and_no_two_parts_have_one_id() {
         for part in sent(&mut driver) {
             let event = EventView::decode(part.value().expect("an event")).expect("an event");
             ids.insert(event.event_id.to_owned());
-            driver.pipe_body(Lane::Facts, part);
+            driver.pipe_fact(Lane::Facts, &part);
         }
     }
     assert_eq!(ids.len(), 6);
