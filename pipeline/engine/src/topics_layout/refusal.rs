@@ -119,7 +119,7 @@ mod tests {
                            kafka://a:1,b:2` with the other settings as they are, and start every \
                            process with topics.prefix = \"tw3.\"";
             let embedded = sentence("tw.", found, &folder);
-            for part in parts.into_iter().chain(["needs layout 3"]) {
+            for part in parts.into_iter().chain(["needs layout 4"]) {
                 assert!(on_kafka.contains(part) && embedded.contains(part), "{part}: {embedded}");
             }
             assert!(on_kafka.contains(command), "{on_kafka}");
