@@ -35,6 +35,15 @@ pub(crate) const SECOND: Table = Table(44);
 /// The end of a second timer's key: it is due right after the first one, which removes or moves it.
 pub(crate) const SECOND_KEY: &[u8] = b"/second";
 
+/// The end of a lease timer's key.
+pub(crate) const LEASE_KEY: &[u8] = b"/lease";
+
+/// Every how many events of a key set a lease timer.
+pub(crate) const LEASE_EVERY: u64 = 2;
+
+/// How long after the event it is due, milliseconds.
+pub(crate) const LEASE_MS: i64 = 300;
+
 /// How many events of a key are kept.
 pub(crate) const RECENT_MAX: usize = 3;
 
@@ -226,6 +235,10 @@ impl Operator for Counter {
             context.set_timer(at, key)?;
             set_second(context, key, Millis(at.0 + 1))?;
         }
+        if count % LEASE_EVERY == 0 {
+            let at = Millis(context.time().0 + LEASE_MS);
+            context.set_lease_timer(at, &[key, LEASE_KEY].concat())?;
+        }
         if event.event_id.contains(LARGE) {
             context.put(RECENT, b"large", &[7; LARGE_BYTES]);
         }
@@ -240,7 +253,7 @@ impl Operator for Counter {
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
         let fired = add_one(context, FIRED, key)?;
-        if key.ends_with(SECOND_KEY) {
+        if key.ends_with(SECOND_KEY) || key.ends_with(LEASE_KEY) {
             return Ok(());
         }
         if let Some(at) = context.get(SECOND, key)? {

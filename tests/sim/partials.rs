@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidewire_engine::dead_letters::{Filter, Resolution, ResolveRequest, list, resolve};
+use tidewire_engine::derive::lane_times::LaneSet;
+use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::stores::{FieldDecoder, KeyValue, StoreKey};
 use tidewire_engine::derive::{
     ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, Partial, PartialDecl,
@@ -184,6 +186,23 @@ impl Operator for Totals {
 
 const OPERATORS: &[&dyn Operator] = &[&Dedup, &Adder, &Totals, &ChannelDelivery];
 
+/// A line of these words.
+fn line(n: u64, words: &str) -> Event {
+    let key = format!("l{}", n % 7);
+    Event {
+        event_id: format!("e-{n}"),
+        event_type: "line.written".to_owned(),
+        account_id: "acc".to_owned(),
+        timestamp_ms: 0,
+        correlation_id: format!("e-{n}"),
+        priority: Priority::Normal,
+        data: format!(r#"{{"line":"{key}","words":"{words}"}}"#),
+        key,
+        source: None,
+        alias: None,
+    }
+}
+
 /// A history of one machine with several tasks, and what was written in it.
 struct CountedHistory {
     machine: OneMachine,
@@ -210,19 +229,7 @@ impl CountedHistory {
         let words: Vec<String> =
             (0..rng.below(4)).map(|_| format!("w{}", rng.below(WORDS))).collect();
         words.iter().for_each(|word| *self.naive.entry(word.clone()).or_default() += 1);
-        let (key, words) = (format!("l{}", n % 7), words.join(" "));
-        let event = Event {
-            event_id: format!("e-{n}"),
-            event_type: "line.written".to_owned(),
-            account_id: "acc".to_owned(),
-            timestamp_ms: 0,
-            correlation_id: format!("e-{n}"),
-            priority: Priority::Normal,
-            data: format!(r#"{{"line":"{key}","words":"{words}"}}"#),
-            key,
-            source: None,
-            alias: None,
-        };
+        let event = line(n, &words.join(" "));
         let lanes = [Lane::Critical, Lane::High, Lane::Normal, Lane::Low];
         for _ in 0..1 + rng.below(4) / 3 {
             self.machine.append(lanes[rng.index(lanes.len())], &event);
@@ -296,4 +303,21 @@ fn totals_over_several_tasks_are_exact_although_processes_crash_and_the_owner_fa
         assert_eq!(history.open_letters(), 0, "history {seed}");
         assert_eq!(history.totals(), history.naive, "history {seed}: exactly the missing effects");
     }
+}
+
+#[test]
+fn what_a_tick_leaves_is_sent_in_the_next_transactions_without_another_request() {
+    let mut machine = OneMachine::with_catalogue(1, OPERATORS, &CATALOGUE);
+    let words: Vec<String> = (0..2_500).map(|n| format!("x{n}")).collect();
+    machine.append(Lane::Normal, &line(1, &words.join(" ")));
+    machine.settle(QUIET_TURNS);
+    let orders = machine.records(machine.topology.order());
+    let decode = |value: &[u8]| OrderRecord::decode(value).expect("its own bytes");
+    let orders = orders.iter().map(|record| decode(record.body.value().expect("a value")));
+    let sending: Vec<OrderRecord> = orders.filter(|order| order.outputs >= 500).collect();
+    let outputs: Vec<u32> = sending.iter().map(|order| order.outputs).collect();
+    assert_eq!(outputs, [1_000, 1_000, 500]);
+    let moved: Vec<bool> =
+        sending.iter().map(|order| order.ticks[0].ended != LaneSet::default()).collect();
+    assert_eq!(moved, [true, false, false], "only the first one was requested");
 }

@@ -10,6 +10,7 @@ use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
 use tidewire_engine::derive::order::{Accepted, OrderRecord, Tick};
 use tidewire_engine::fact_pack::{self, PackEntry};
 use tidewire_engine::lane_record::VERDICT;
+use tidewire_engine::port::Table;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::verdict::{Verdict, VerdictSource};
@@ -18,7 +19,9 @@ use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, CounterOutcome, EmittedFact, EventOrigin, EventTimes, ModelOutcome};
+use super::operators::{
+    self, CounterOutcome, EmittedFact, EventOrigin, EventTimes, LEASES, ModelOutcome, TIMERS,
+};
 use super::partials;
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
@@ -190,16 +193,8 @@ impl TransactionReplay<'_> {
             let time = &mut self.task.times[lane.index()];
             *time = tick.at.max(*time);
         }
-        let settled = self.task.settled();
-        for stored in operators::due(&self.task.tables, settled).iter().take(MAX_TIMERS_PER_TICK) {
-            let due = operators::due_time(stored);
-            let fired = operators::fire(&mut self.task.tables, stored);
-            let Some((cause, called)) = fired else { continue };
-            let (order, partition) = (self.topology.order(), self.task.partition.0);
-            let id = operators::timer_id(&cause);
-            let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
-            self.called(called, letter, cause);
-        }
+        self.fire(LEASES, self.task.times[Lane::Critical.index()]);
+        self.fire(TIMERS, self.task.settled());
         let at = (self.task.partition, self.task.latest());
         for timer in partials::due(&self.task.tables, at.1).iter().take(MAX_TIMERS_PER_TICK) {
             let sent = partials::end_partial(&mut self.task.tables, timer, at);
@@ -207,6 +202,20 @@ impl TransactionReplay<'_> {
         }
         self.flush_early();
         Ok(())
+    }
+
+    /// Fires the first timers of a table that are due at this time.
+    fn fire(&mut self, table: Table, time: Millis) {
+        let due = operators::due_before(&self.task.tables, table, time);
+        for stored in due.iter().take(MAX_TIMERS_PER_TICK) {
+            let due = operators::due_time(stored);
+            let fired = operators::fire(&mut self.task.tables, table, stored);
+            let Some((cause, called)) = fired else { continue };
+            let (order, partition) = (self.topology.order(), self.task.partition.0);
+            let id = operators::timer_id(&cause);
+            let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
+            self.called(called, letter, cause);
+        }
     }
 
     /// Sends parts of totals, if the task keeps too many.

@@ -11,13 +11,16 @@ use tidewire_schemas::id::hash128;
 use super::partials::{self, AddTimes};
 use super::tables::ModelTables;
 use crate::operators::{
-    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, PART_TYPE, RECENT, RECENT_MAX, SECOND,
-    SECOND_KEY, SEEN, TIMER_EVERY, TIMER_FAILS_EVERY, TIMER_MS, TOTALS, fact_data, number,
-    recent_range, total_of,
+    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, LEASE_EVERY, LEASE_KEY, LEASE_MS,
+    PART_TYPE, RECENT, RECENT_MAX, SECOND, SECOND_KEY, SEEN, TIMER_EVERY, TIMER_FAILS_EVERY,
+    TIMER_MS, TOTALS, fact_data, number, recent_range, total_of,
 };
 
 /// The engine's own table of timers.
 pub(super) const TIMERS: Table = Table(0);
+
+/// The one of lease timers.
+pub(super) const LEASES: Table = Table(4);
 
 /// Facts and timers in a row.
 const HOPS_MAX: u8 = 4;
@@ -145,13 +148,24 @@ impl<'a> Cause<'a> {
     }
 }
 
-/// Sets a timer, whose value names its cause and its own hops.
-fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cause<'_>, u8)) {
+/// Sets a timer by the settled time.
+fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], cause: (&Cause<'_>, u8)) {
+    put_timer(tables, (TIMERS, at), key, cause);
+}
+
+/// Sets a timer of a table, whose value names its cause and its own hops.
+fn put_timer(
+    tables: &mut ModelTables,
+    (table, at): (Table, i64),
+    key: &[u8],
+    (cause, hops): (&Cause<'_>, u8),
+) {
     let Cause { id, account, entity, correlation, .. } = cause;
     let timer = timer(at, cause, key);
-    let hash = hash128(account, &format!("{id}/{}", hex(&timer)));
+    let of_kind = if table == LEASES { "lease/" } else { "" };
+    let hash = hash128(account, &format!("{id}/{of_kind}{}", hex(&timer)));
     // Of two causes the one with the smaller id stays, whichever came first.
-    if tables.get(TIMERS, &timer).is_some_and(|known| known[2..18] <= hash[..]) {
+    if tables.get(table, &timer).is_some_and(|known| known[2..18] <= hash[..]) {
         return;
     }
     let mut value = [&[2, hops][..], &hash].concat();
@@ -159,7 +173,7 @@ fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cau
         value.push(u8::try_from(text.len()).expect("the simulation's texts are short"));
         value.extend_from_slice(text.as_bytes());
     }
-    tables.set(TIMERS, &timer, Some(&value));
+    tables.set(table, &timer, Some(&value));
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -265,12 +279,11 @@ pub(super) fn count(
         set_timer(tables, time.0 + TIMER_MS, key, (&cause, origin.hops + 1));
         set_second(tables, time.0 + TIMER_MS + 1, key, (&cause, origin.hops + 1));
     }
+    if count.is_multiple_of(LEASE_EVERY) {
+        let (at, key) = ((LEASES, time.0 + LEASE_MS), [key, LEASE_KEY].concat());
+        put_timer(tables, at, &key, (&cause, origin.hops + 1));
+    }
     called
-}
-
-/// The keys of the timers due at this time, in order.
-pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<Bytes> {
-    due_before(tables, TIMERS, time)
 }
 
 /// The keys of a table of timers that are due at this time, in order.
@@ -286,15 +299,19 @@ pub(super) fn due_time(stored: &[u8]) -> Millis {
 
 /// When the first timer is due.
 pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
-    let first = tables.now().keys().next().filter(|(table, _)| *table == TIMERS)?;
-    Some(Millis(i64::from_be_bytes(*first.1.first_chunk()?) ^ i64::MIN))
+    let all = [TIMERS, LEASES].into_iter().flat_map(|of| tables.keys(of, &[], &[0xff; 8]));
+    all.map(|stored| due_time(&stored)).min()
 }
 
 /// A due timer fires, and is removed whatever its outcome; returns its value. `None`: an earlier
 /// timer of the same tick has removed it.
-pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> Option<(Bytes, CounterOutcome)> {
-    let value = tables.get(TIMERS, stored)?.clone();
-    tables.set(TIMERS, stored, None);
+pub(super) fn fire(
+    tables: &mut ModelTables,
+    table: Table,
+    stored: &[u8],
+) -> Option<(Bytes, CounterOutcome)> {
+    let value = tables.get(table, stored)?.clone();
+    tables.set(table, stored, None);
     let called = call_timer(tables, &stored[TIMER_PREFIX..], &value, due_time(stored));
     Some((value, called))
 }
@@ -306,7 +323,7 @@ pub(super) fn call_timer(
     value: &[u8],
     time: Millis,
 ) -> CounterOutcome {
-    if key.ends_with(SECOND_KEY) {
+    if key.ends_with(SECOND_KEY) || key.ends_with(LEASE_KEY) {
         add_one(tables, FIRED, key);
         return CounterOutcome::Done;
     }

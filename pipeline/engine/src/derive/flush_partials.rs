@@ -61,7 +61,7 @@ impl RunningTask {
         let Some(((operator, partial), mut head)) = found.zip(head) else {
             // The parts wait for a build that has the partial or can decode its head.
             telemetry::timers_orphaned();
-            let later = Millis(due.at.0.saturating_add(LATER_MS));
+            let later = Millis(self.times.latest().0.saturating_add(LATER_MS));
             let timer = flush_timer(later, &due.key);
             self.timers.intervals.set(&mut self.state, timer, Bytes::new());
             return Ok(());
@@ -88,7 +88,9 @@ impl RunningTask {
             for partial in operator.partials() {
                 let Some(mut head) = self.head(partial.spec().table)? else { continue };
                 while head.parts >= EARLY_FLUSH_PARTS {
-                    self.flush(rules, (*operator, *partial), &mut head)?;
+                    if self.flush(rules, (*operator, *partial), &mut head)? == 0 {
+                        break;
+                    }
                 }
             }
         }
@@ -101,16 +103,18 @@ impl RunningTask {
         Ok(stored.map_or(Some(PartialHead::default()), |stored| PartialHead::decode(&stored)))
     }
 
-    /// Sends some parts of former rounds; if all were sent, the current round becomes one of these.
+    /// Sends some parts of former rounds, of the current one too if all others were sent; returns
+    /// how many.
     fn flush(
         &mut self,
         rules: Rules<'_>,
         (operator, partial): OwnedPartial,
         head: &mut PartialHead,
-    ) -> Result<(), CommitFailure> {
+    ) -> Result<usize, CommitFailure> {
         head.begin_round();
         let table = partial.spec().table;
         let (parts, is_all) = self.parts(table, *head)?;
+        let sent = parts.len();
         for StoredPart { key, value } in parts {
             self.state.put(table, &key, None);
             head.parts = head.parts.saturating_sub(1);
@@ -128,7 +132,7 @@ impl RunningTask {
             head.end_flush();
         }
         self.state.put(table, HEAD, Some(head.encode().into()));
-        Ok(())
+        Ok(sent)
     }
 
     /// The first parts of former rounds, and whether these are all.

@@ -22,7 +22,7 @@ use crate::derive::lane_times::LaneTimes;
 use crate::derive::partial_decl::{PartialDecl, PartialSpec};
 use crate::derive::plan::{Events, OperatorPlan, PlannedOperator};
 use crate::derive::table_decl::TableDecl;
-use crate::derive::timers::{TIMERS, TaskTimers, TimerKey, TimerOwner};
+use crate::derive::timers::{TIMERS, TaskTimers, TimerKey, TimerKind, TimerOwner};
 use crate::derive::trigger::Trigger;
 use crate::derive::updates::{Mark, Updates};
 use crate::port::{KeyRange, StoreError, Table};
@@ -233,22 +233,48 @@ impl Context<'_> {
     /// timer: its account, its key, its correlation and its hops. Setting the same again before it
     /// has fired sets no second timer.
     pub fn set_timer(&mut self, at: Millis, own: &[u8]) -> Result<(), OperatorError> {
+        self.set_timer_of(TimerKind::Settled, at, own)
+    }
+
+    /// Removes a timer of the current account and key.
+    pub fn remove_timer(&mut self, at: Millis, own: &[u8]) {
+        self.remove_timer_of(TimerKind::Settled, at, own);
+    }
+
+    /// Sets a timer like [`Context::set_timer`], which waits for the lease time instead: that of
+    /// the critical lane alone. Only for leases of gateways and upstream connections. A lease must
+    /// end although another lane has a backlog, and each renewal is a critical event, so that none
+    /// can wait when the timer fires.
+    pub fn set_lease_timer(&mut self, at: Millis, own: &[u8]) -> Result<(), OperatorError> {
+        self.set_timer_of(TimerKind::Lease, at, own)
+    }
+
+    /// Removes a timer that [`Context::set_lease_timer`] has set for the current account and key.
+    pub fn remove_lease_timer(&mut self, at: Millis, own: &[u8]) {
+        self.remove_timer_of(TimerKind::Lease, at, own);
+    }
+
+    fn set_timer_of(
+        &mut self,
+        kind: TimerKind,
+        at: Millis,
+        own: &[u8],
+    ) -> Result<(), OperatorError> {
         if !row_fits(own, &[]) {
             self.exceed(TIMERS.spec.table, own, &[]);
             return Ok(());
         }
         let timer = self.timer(at, own);
-        let cause = self.trigger.cause_of(self.key, timer);
-        Ok(self.timers.settled.set_for(self.state, timer, &cause)?)
+        let cause = self.trigger.cause_of(self.key, kind, timer);
+        Ok(self.timers.of_kind(kind).set_for(self.state, timer, &cause)?)
     }
 
-    /// Removes a timer of the current account and key.
-    pub fn remove_timer(&mut self, at: Millis, own: &[u8]) {
+    fn remove_timer_of(&mut self, kind: TimerKind, at: Millis, own: &[u8]) {
         if !row_fits(own, &[]) {
             return self.exceed(TIMERS.spec.table, own, &[]);
         }
         let timer = self.timer(at, own);
-        self.timers.settled.remove(self.state, timer);
+        self.timers.of_kind(kind).remove(self.state, timer);
     }
 
     /// Says that `own` of the current account and key has changed: [`Operator::on_commit`] is

@@ -71,6 +71,9 @@ pub(super) struct RunningTask {
     pub(super) state: TaskState,
     sources: SourceOffsets,
     pub(super) timers: TaskTimers,
+    /// Whether the last tick has left timers that are due. It decides when the next tick comes, not
+    /// what a tick does.
+    pub(super) has_due_timers: bool,
     pub(super) batch: TaskBatch,
     /// Memory for the routing of events, used again.
     pub(super) routes: Routes,
@@ -150,6 +153,7 @@ impl RunningTask {
             state,
             sources: SourceOffsets::default(),
             timers,
+            has_due_timers: false,
             batch: TaskBatch::default(),
             routes: Routes::default(),
             times: progress.times,
@@ -319,6 +323,12 @@ impl RunningTask {
         self.timers.first().into_iter().chain(settles).min()
     }
 
+    /// The tick that fires what the last one has left. It moves no lane, so it needs no end.
+    pub(super) fn tick_again(&self) -> Option<TickTime> {
+        let again = TickTime { at: self.times.latest(), ended: LaneSet::default() };
+        self.has_due_timers.then_some(again)
+    }
+
     /// Whether a tick makes a timer due, or settles time when that is due.
     pub(super) fn needs(&mut self, tick: TickTime) -> bool {
         let settled = self.times.settled();
@@ -392,6 +402,7 @@ impl RunningTask {
         self.sources.discard();
         self.queues.clear();
         self.pack = None;
+        self.has_due_timers = false;
         self.times = self.progress.times;
         self.settle_from = self.settle_from_committed;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {

@@ -10,7 +10,7 @@ use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
 use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl, WINDOW_MS_MAX};
-use crate::derive::timers::{INTERVALS, TIMERS};
+use crate::derive::timers::{EXPIRIES, INTERVALS, LEASES, TIMERS};
 use crate::derive::updates::UPDATES;
 use crate::port::{Store, Table, TableExpiry, TableSpec};
 use crate::task_state::TaskState;
@@ -40,7 +40,8 @@ impl TaskTables {
     /// The tables of these operators. Panics on contradicting declarations, such as one number used
     /// twice.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
-        let mut declared = vec![TIMERS, SOURCES_DECL, INTERVALS, SKIPPED, SKIPPED_WINDOWS];
+        let mut declared =
+            vec![TIMERS, SOURCES_DECL, INTERVALS, LEASES, EXPIRIES, SKIPPED, SKIPPED_WINDOWS];
         declared.extend(operators.iter().flat_map(|operator| operator.tables()));
         let specs: Vec<TableSpec> = declared.iter().map(|table| table.spec).collect();
         for (n, spec) in specs.iter().enumerate() {

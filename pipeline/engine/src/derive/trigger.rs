@@ -11,7 +11,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::timer_cause::TimerCause;
-use crate::derive::timers::TimerKey;
+use crate::derive::timers::{TimerKey, TimerKind};
 use crate::fact_pack::{HOPS, TIME};
 use crate::record::{Millis, Partition, Record};
 use crate::topology::Lane;
@@ -192,9 +192,18 @@ impl<'a> Trigger<'a> {
     }
 
     /// The cause of a timer that is set now.
-    pub(super) fn cause_of(&self, entity: &str, timer: TimerKey<'_>) -> TimerCause {
+    pub(super) fn cause_of(
+        &self,
+        entity: &str,
+        kind: TimerKind,
+        timer: TimerKey<'_>,
+    ) -> TimerCause {
         let CauseNames { account, id, correlation } = self.names();
-        let key = hex(&timer.encode());
+        let of_kind = match kind {
+            TimerKind::Settled => "",
+            TimerKind::Lease => "lease/",
+        };
+        let key = format!("{of_kind}{}", hex(&timer.encode()));
         TimerCause {
             hops: match self {
                 Self::Event { hops, .. } => hops.saturating_add(1),
