@@ -19,6 +19,7 @@ mod incarnation;
 mod layout;
 mod log;
 mod member;
+mod open_transactions;
 mod read;
 mod tail;
 mod topic;

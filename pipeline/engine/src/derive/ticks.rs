@@ -7,8 +7,9 @@
 //!
 //! These are the ends with open transactions included. A transaction of another task may hold facts
 //! of earlier times, and a task reads nothing behind its start until it has ended. With the
-//! committed end the lane would count as consumed, and these facts would come late. The same rule
-//! holds for ADMIT's lanes: they have no transactions, so their two ends are the same.
+//! committed end the lane would count as consumed, and these facts would come late. The embedded
+//! log writes a transaction when it commits, so there the answer waits for those that are open. The
+//! same rule holds for ADMIT's lanes: they have no transactions, so their two ends are the same.
 //!
 //! A task of which no timer is due then, or a lane whose end is not in the answer, is asked about
 //! again with the next request. Without an answer no task ticks, and nothing else changes.
