@@ -6,7 +6,7 @@ use tidewire_engine::port::Table;
 use tidewire_engine::record::{Millis, Partition};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use super::tables::ModelTables;
 use crate::operators::{
@@ -158,10 +158,6 @@ fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cau
         value.extend_from_slice(text.as_bytes());
     }
     tables.set(TIMERS, &timer, Some(&value));
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn set_second(tables: &mut ModelTables, at: i64, key: &[u8], cause: (&Cause<'_>, u8)) {
