@@ -216,7 +216,6 @@ impl TaskBatch {
 
     /// Adds the dead letter of a call that failed.
     pub(super) fn put_failed_call(&mut self, operator: &'static str, record: Outgoing) {
-        self.counts.failed += 1;
         self.failed_calls.push(operator);
         self.emit(record);
     }

@@ -80,6 +80,7 @@ pub use table_decl::{Changelog, TableDecl};
 pub use tables::highest_level;
 pub use ticks::TICK_MS;
 pub use timers::MAX_TIMERS_PER_TICK;
+pub use trigger::KeptCause;
 pub use updates::Updates;
 
 pub(crate) use running::TickTime;
