@@ -37,7 +37,7 @@ fn record(topic: &Topic, key: &str, value: &[u8]) -> Outgoing {
 fn check_refused(data: &Path, parts: &[&str]) {
     let topics = || open(data).topics().expect("it lists them").len();
     let before = topics();
-    let other = format!("run `tidewire dev --data-dir {}-3`", data.display());
+    let other = format!("run `tidewire dev --data-dir {}-4`", data.display());
     for (words, code) in [
         (&["dev"][..], 2),
         (&["topics", "create"], 2),
