@@ -14,6 +14,7 @@ mod clean;
 mod config;
 mod core;
 mod database;
+mod ends;
 mod group;
 mod incarnation;
 mod layout;

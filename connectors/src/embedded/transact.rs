@@ -2,8 +2,8 @@
 //!
 //! Nothing of an open or aborted transaction is ever in the log, so both isolation levels read the
 //! same records and a crash leaves nothing to undo. Only a request for uncommitted ends waits for
-//! transactions that are open (`open_transactions.rs`). The order of calls is checked as strictly as
-//! Kafka requires it, so that code that works here works there.
+//! transactions that are open (`ends.rs`). The order of calls is checked as strictly as Kafka
+//! requires it, so that code that works here works there.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Transactor for EmbeddedTransactor {
             return Err(invalid("a transaction is open already; commit or abort it first"));
         }
         self.core.lock_writer()?.check_epoch(&self.epoch)?;
-        let registered = OpenTransaction::begin(&self.core);
+        let registered = OpenTransaction::begin(&self.core.open_transactions);
         let builder = WriteBuilder::default();
         self.open = Some(PendingTransaction { builder, registered, drained: true });
         Ok(())

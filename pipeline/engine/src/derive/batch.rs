@@ -139,8 +139,8 @@ impl TaskBatch {
         self.amended.clear();
     }
 
-    /// The lane of the next fact or copy of the current event, which inherits `lane`: only the first
-    /// ones of a critical event are urgent.
+    /// The lane of the next fact or copy of the current event, which inherits `lane`: only the
+    /// first ones of a critical event are urgent.
     pub(super) fn lane_of_fact(&mut self, lane: Lane) -> Lane {
         if lane != Lane::FactsUrgent {
             return lane;

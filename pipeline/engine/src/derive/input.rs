@@ -1,7 +1,7 @@
 //! An event as operators read it: its envelope, and the fields of its data.
 //!
-//! The envelope is decoded once per record, and its type is looked up once. The data is scanned when
-//! the first operator, or the routing plan, asks for a field, and once for all of them.
+//! The envelope is decoded once per record, and its type is looked up once. The data is scanned
+//! when the first operator, or the routing plan, asks for a field, and once for all of them.
 
 use std::cell::OnceCell;
 use std::ops::Deref;

@@ -12,8 +12,8 @@
 //! An event waits for ten minutes of settled time. If `posts` still does not know the author then,
 //! it is counted (`unknown`), as are those beyond the first hundred (`full`) and those that were
 //! appended after the deletion of their post (`deleted`). What was due late keeps its append time
-//! and correlation. All of it compares append times, so it does not depend on how lanes interleave: an
-//! event that precedes the deletion of its post is due even if it is processed later.
+//! and correlation. All of it compares append times, so it does not depend on how lanes interleave:
+//! an event that precedes the deletion of its post is due even if it is processed later.
 //!
 //! Two exceptions: which events are beyond the first hundred depends on the order of processing,
 //! and what was emitted for an event that follows a deletion which this task had not processed yet
