@@ -267,8 +267,21 @@ pub(crate) fn requested_uncommitted_ends_are_behind_open_transactions<S: LogUnde
         // The next offset, unless this log writes a transaction only when it commits.
         let behind = append(&*log, at, &["b"])[0];
         let end = Offset(behind + 1);
-        let found = ends(&*log, &[empty.clone(), at.clone()], Isolation::Uncommitted);
-        assert_eq!(found, [Some(Offset(0)), Some(end)]);
+        let asked = [empty.clone(), at.clone()];
+        let request = || log.request_ends(&asked, Isolation::Uncommitted).expect("requested");
+        let mut waits_for_it = request();
+        if behind > 1 {
+            let mut poll = || waits_for_it.poll().expect("answered");
+            assert_eq!(until("the ends are known", &mut poll), [Some(Offset(0)), Some(end)]);
+            // Not called again after an answer.
+            waits_for_it = request();
+        } else {
+            for _ in 0..5 {
+                assert_eq!(waits_for_it.poll().expect("no error"), None, "no end is behind it");
+            }
+            let unconcerned = ends(&*log, &asked[..1], Isolation::Uncommitted);
+            assert_eq!(unconcerned, [Some(Offset(0))], "it writes nothing there");
+        }
         let mut reader = log.reader(Isolation::Committed).unwrap();
         let slot = reader.add(at, Offset(0)).unwrap();
         let mut before = Vec::new();
@@ -281,8 +294,8 @@ pub(crate) fn requested_uncommitted_ends_are_behind_open_transactions<S: LogUnde
         drop(reader);
         let ended = if commits { transactor.commit().map(drop) } else { transactor.abort() };
         ended.unwrap();
-        let found = ends(&*log, std::slice::from_ref(at), Isolation::Uncommitted);
-        let end = found[0].expect("the partition has a leader").max(end);
+        let found = until("the ends are known", || waits_for_it.poll().expect("answered"));
+        let end = found[1].expect("the partition has a leader").max(end);
         let mut reader = log.reader(Isolation::Committed).unwrap();
         let read = values(&read_to(&mut *reader, at, 0..end.0));
         let mut expected = vec!["a", "b"];

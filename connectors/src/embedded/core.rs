@@ -4,8 +4,9 @@
 //! only then can the directory be opened again.
 //!
 //! Locks are taken in this order and never in another: writer lock, coordinator, topics, one
-//! partition, one notifier. After a failed write the state on disk is not known, so the log stays
-//! failed for this process and every later call returns the reason.
+//! partition, one notifier. That of the open transactions is taken alone. After a failed write the
+//! state on disk is not known, so the log stays failed for this process and every later call
+//! returns the reason.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
@@ -19,6 +20,7 @@ use super::database::{ColumnFamilies, LogDatabase};
 use super::group::Coordinator;
 use super::incarnation::{self, BootNote};
 use super::layout::{self, PartitionHead, TopicRow};
+use super::open_transactions::OpenTransactions;
 use super::topic::{PartitionLog, PartitionRef, RecoveredState, TopicLog};
 use super::write_queue::{WriteQueue, WriterState};
 use crate::telemetry;
@@ -40,6 +42,8 @@ pub(super) struct Core {
     pub(super) write_queue: WriteQueue,
     /// The writer lock: the thread that holds it gives out offsets and writes.
     writer: Mutex<WriterState>,
+    /// The transactions that are open.
+    pub(super) open_transactions: Arc<OpenTransactions>,
     /// Consumer groups.
     pub(super) coordinator: Mutex<Coordinator>,
     /// Why the log failed, once it has.
@@ -60,6 +64,7 @@ impl Core {
             topics: RwLock::default(),
             write_queue: WriteQueue::default(),
             writer: Mutex::default(),
+            open_transactions: Arc::default(),
             coordinator: Mutex::default(),
             failure: OnceLock::new(),
             note,

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use tidewire_engine::port::{
-    Appender, Bounds, Clock, Committed, Isolation, Log, LogError, Member, MemberSpec, Reader,
-    TopicInfo, TopicSpec, Transactor,
+    Appender, Bounds, Clock, Committed, EndsRequest, Isolation, KnownEnds, Log, LogError, Member,
+    MemberSpec, Reader, TopicInfo, TopicSpec, Transactor,
 };
 use tidewire_engine::record::{Millis, Offset, TopicPartition};
 
 use super::append::EmbeddedAppender;
 use super::config::{Config, PARTITIONS_MAX, TOPICS_MAX, Upkeep};
 use super::core::Core;
+use super::ends::EndsBehindOpen;
 use super::layout;
 use super::member::EmbeddedMember;
 use super::read::EmbeddedReader;
@@ -78,6 +79,20 @@ impl Log for EmbeddedLog {
 
     fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
         Ok(self.core.partition(at)?.1.bounds())
+    }
+
+    fn request_ends(
+        &self,
+        of: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Box<dyn EndsRequest>, LogError> {
+        match isolation {
+            Isolation::Committed => {
+                let ends = of.iter().map(|at| Ok(self.bounds(at, isolation)?.end));
+                Ok(Box::new(KnownEnds::new(ends.collect::<Result<_, LogError>>()?)))
+            }
+            Isolation::Uncommitted => Ok(Box::new(EndsBehindOpen::new(&self.core, of)?)),
+        }
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {

@@ -1,8 +1,9 @@
 //! Transactions of the embedded log: held in memory until the commit, then written as one batch.
 //!
 //! Nothing of an open or aborted transaction is ever in the log, so both isolation levels read the
-//! same records and a crash leaves nothing to undo. The order of calls is checked as strictly as
-//! Kafka requires it, so that code that works here works there.
+//! same records and a crash leaves nothing to undo. Only a request for uncommitted ends waits for
+//! transactions that are open (`ends.rs`). The order of calls is checked as strictly as Kafka
+//! requires it, so that code that works here works there.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use tidewire_engine::record::{Offset, Outgoing, TopicPartition};
 use super::append::WriteBuilder;
 use super::core::Core;
 use super::group::MembershipProof;
+use super::open_transactions::OpenTransaction;
 use super::write_queue::ProducerEpoch;
 use super::writer;
 
@@ -22,9 +24,10 @@ pub(super) struct EmbeddedTransactor {
     open: Option<PendingTransaction>,
 }
 
-#[derive(Default)]
 struct PendingTransaction {
     builder: WriteBuilder,
+    /// Requests for uncommitted ends wait until it is dropped.
+    registered: OpenTransaction,
     /// Whether `drain` came after the last append.
     drained: bool,
 }
@@ -47,7 +50,9 @@ impl Transactor for EmbeddedTransactor {
             return Err(invalid("a transaction is open already; commit or abort it first"));
         }
         self.core.lock_writer()?.check_epoch(&self.epoch)?;
-        self.open = Some(PendingTransaction { drained: true, ..PendingTransaction::default() });
+        let registered = OpenTransaction::begin(&self.core.open_transactions);
+        let builder = WriteBuilder::default();
+        self.open = Some(PendingTransaction { builder, registered, drained: true });
         Ok(())
     }
 
@@ -55,7 +60,10 @@ impl Transactor for EmbeddedTransactor {
         let core = self.core.clone();
         let open = self.open()?;
         open.drained = false;
-        open.builder.add(&core, records, |_, _| {})
+        open.builder.add(&core, records, |_, _| {})?;
+        let appends = open.builder.write.appends.iter();
+        open.registered.writes_to(appends.map(|append| append.log.head_index));
+        Ok(())
     }
 
     fn drain(&mut self) -> Result<(), LogError> {
@@ -91,7 +99,8 @@ impl Transactor for EmbeddedTransactor {
         if !self.open()?.drained {
             return Err(invalid("records may be in flight; call drain before commit"));
         }
-        let PendingTransaction { builder, .. } = self.open.take().expect("opened above");
+        let PendingTransaction { builder, registered, .. } =
+            self.open.take().expect("opened above");
         let mut write = builder.write;
         write.epoch = Some(self.epoch.clone());
         let ends: Vec<_> = write
@@ -100,6 +109,8 @@ impl Transactor for EmbeddedTransactor {
             .map(|append| (append.log.at.clone(), append.bodies.len() as u64))
             .collect();
         let firsts = writer::submit(&self.core, write)?;
+        // The ends are behind it from here on.
+        drop(registered);
         let end_offset = |((at, count), first)| (at, Offset(first + count));
         Ok(ends.into_iter().zip(firsts).map(end_offset).collect())
     }

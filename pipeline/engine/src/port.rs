@@ -143,14 +143,15 @@ pub trait Log: Send + Sync {
     fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError>;
 
     /// Asks for the ends of partitions without waiting for the answer. A log that knows them has it
-    /// at once, as here.
+    /// at once, as here. Uncommitted ends are behind the records of every transaction that is open
+    /// now; a log that gives these no offsets has no answer before such a transaction has ended.
     fn request_ends(
         &self,
         of: &[TopicPartition],
         isolation: Isolation,
     ) -> Result<Box<dyn EndsRequest>, LogError> {
         let ends = of.iter().map(|at| Ok(self.bounds(at, isolation)?.end));
-        Ok(Box::new(KnownEnds(ends.collect::<Result<_, LogError>>()?)))
+        Ok(Box::new(KnownEnds::new(ends.collect::<Result<_, LogError>>()?)))
     }
 
     /// The first offset whose record's time is at or after `time`; `None` if no record is.
@@ -193,7 +194,14 @@ pub trait EndsRequest: Send {
 }
 
 /// Ends that are known without asking.
-struct KnownEnds(Vec<Offset>);
+pub struct KnownEnds(Vec<Offset>);
+
+impl KnownEnds {
+    /// The ends, in the order of the request.
+    pub fn new(ends: Vec<Offset>) -> Self {
+        Self(ends)
+    }
+}
 
 impl EndsRequest for KnownEnds {
     fn poll(&mut self) -> Result<Option<Vec<Option<Offset>>>, LogError> {

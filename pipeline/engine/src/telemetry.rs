@@ -296,6 +296,8 @@ pub(crate) struct BatchCounts {
     pub(crate) undecodable: u64,
     pub(crate) empty: u64,
     pub(crate) failed: u64,
+    /// For operators that this build does not have.
+    pub(crate) unknown_operator: u64,
     pub(crate) outputs: u64,
     pub(crate) timers: u64,
     /// Elements of lists that gave no key.
@@ -341,6 +343,7 @@ pub(crate) fn batch_committed(
         (Reason::AvroDecode, counts.undecodable),
         (Reason::EmptyValue, counts.empty),
         (Reason::ProcessingFailed, counts.failed),
+        (Reason::UnknownOperator, counts.unknown_operator),
     ] {
         if count > 0 {
             counter!("derive_dead_letters_total", "reason" => reason.as_str()).increment(count);

@@ -104,16 +104,23 @@ impl Catalogue {
         let event_type = self
             .resolve(event.event_type)
             .ok_or_else(|| DeliveryError::UnknownType(event.event_type.to_owned()))?;
+        event_type.deliveries(event)
+    }
+}
+
+impl EventType {
+    /// The same for an event whose type this is.
+    pub fn deliveries(&self, event: &EventView<'_>) -> Result<Vec<Delivery>, DeliveryError> {
         let emitted = event.source.is_some_and(|source| source.starts_with(OPERATOR_SOURCE));
-        if event_type.delivery_policy == DeliveryPolicy::Emitted && !emitted {
+        if self.delivery_policy == DeliveryPolicy::Emitted && !emitted {
             return Ok(Vec::new());
         }
-        let found = wanted_fields(event_type, event.data)
+        let found = wanted_fields(self, event.data)
             .ok_or_else(|| DeliveryError::BadData(event.event_type.to_owned()))?;
         let fields = &found[..];
         let envelope = EnvelopeIds { account_id: event.account_id, event_type: event.event_type };
-        let mut out = Vec::with_capacity(event_type.channels.len() + 1);
-        for rule in &event_type.channels {
+        let mut out = Vec::with_capacity(self.channels.len() + 1);
+        for rule in &self.channels {
             if rule.when.as_ref().is_some_and(|condition| !condition.holds(fields)) {
                 continue;
             }
@@ -122,7 +129,7 @@ impl Catalogue {
                 rule: rule.text.clone(),
             };
             let Some(id) = rule.id.text(envelope, fields) else {
-                if is_required(event_type, &rule.id) {
+                if is_required(self, &rule.id) {
                     return Err(missing());
                 }
                 continue;

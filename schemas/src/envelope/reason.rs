@@ -56,11 +56,13 @@ pub enum Reason {
     HopLimit,
     /// The engine could not process the event.
     ProcessingFailed,
+    /// It is for an operator that only another build has.
+    UnknownOperator,
 }
 
 impl Reason {
     /// Every reason, in the reference page's order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::EmptyValue,
         Self::NotUtf8,
         Self::NotJson,
@@ -82,6 +84,7 @@ impl Reason {
         Self::ConnectorMapping,
         Self::HopLimit,
         Self::ProcessingFailed,
+        Self::UnknownOperator,
     ];
 
     /// Its name in headers, metrics and answers.
@@ -108,6 +111,7 @@ impl Reason {
             Self::ConnectorMapping => "connector_mapping",
             Self::HopLimit => "hop_limit",
             Self::ProcessingFailed => "processing_failed",
+            Self::UnknownOperator => "unknown_operator",
         }
     }
 
@@ -147,6 +151,9 @@ impl Reason {
                 "reserved: too many facts in a row are reported as `processing_failed`"
             }
             Self::ProcessingFailed => "an operator of DERIVE failed on the event",
+            Self::UnknownOperator => {
+                "it is for an operator that only another build has; requeue it after the upgrade"
+            }
         }
     }
 }

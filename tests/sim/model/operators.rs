@@ -6,7 +6,7 @@ use tidewire_engine::port::Table;
 use tidewire_engine::record::{Millis, Partition};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
 use super::partials::{self, AddTimes};
 use super::tables::ModelTables;
@@ -174,10 +174,6 @@ fn put_timer(
         value.extend_from_slice(text.as_bytes());
     }
     tables.set(table, &timer, Some(&value));
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn set_second(tables: &mut ModelTables, at: i64, key: &[u8], cause: (&Cause<'_>, u8)) {

@@ -479,7 +479,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "a_requeued_record_is_for_every_operator",
         file: "src/derive/operate.rs",
         breaks: "A record that was requeued for one operator reaches another one.",
-        original: "self.call_again(rules, *operator, taken)",
+        original: "self.call_again(rules, operator, taken)",
         mutated: r#"{
                 for operator in rules.operators {
                     if operator.on_failure() == OnFailure::RollBackCall {
@@ -493,7 +493,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "requeued_timers_are_forgotten",
         file: "src/derive/operate.rs",
         breaks: "A timer that was requeued does not fire.",
-        original: "self.fire_again(rules, *operator, (taken, kind))",
+        original: "self.fire_again(rules, operator, (taken, kind))",
         mutated: "Ok(())",
     },
     Mutant {

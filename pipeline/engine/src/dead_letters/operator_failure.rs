@@ -142,7 +142,7 @@ pub fn operator_dead_letter(
     topology: &Topology,
     cause: FailedCause<'_>,
     failure: OperatorFailure<'_>,
-    detail: &str,
+    diagnosis: Diagnosis<'_>,
 ) -> Outgoing {
     let OperatorFailure { operator, trigger, account, emission } = failure;
     let (key, time, own) = match cause {
@@ -162,8 +162,6 @@ pub fn operator_dead_letter(
         (ACCOUNT, account.as_bytes()),
         (EMISSION, emission.as_bytes()),
     ];
-    let reason = tidewire_schemas::envelope::Reason::ProcessingFailed.as_str();
-    let diagnosis = Diagnosis { reason, field: None, detail };
     Outgoing {
         topic: topology.dead_letters().clone(),
         partition: topology.partition_of(key.as_bytes()),
@@ -238,7 +236,8 @@ mod tests {
                     partition: Partition(3), time: Millis(5), id: "00ff", body: &body,
                 },
             ] {
-                let letter = read(operator_dead_letter(&topology, cause, failure, &detail));
+                let diagnosis = Diagnosis { reason: "r", field: None, detail: &detail };
+                let letter = read(operator_dead_letter(&topology, cause, failure, diagnosis));
                 prop_assert_eq!(letter.operator_failure(), Some(failure));
                 prop_assert_eq!(letter.detail(), detail.as_str());
                 let to = destination(&topology, &letter).expect("it can be requeued");
@@ -268,7 +267,8 @@ mod tests {
         };
         let identity = |failure| {
             let cause = FailedCause::Record { at: &at, record: &record, entry: None };
-            read(operator_dead_letter(&topology, cause, failure, "why")).identity()
+            let diagnosis = Diagnosis { reason: "r", field: None, detail: "why" };
+            read(operator_dead_letter(&topology, cause, failure, diagnosis)).identity()
         };
         assert_eq!(identity(first), identity(first));
         for other in [

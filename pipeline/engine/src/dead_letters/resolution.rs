@@ -12,6 +12,8 @@
 
 use std::borrow::Cow;
 
+use tidewire_schemas::id::hex;
+
 use crate::dead_letters::dead_letter::DeadLetter;
 use crate::dead_letters::record::REASON;
 use crate::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
@@ -90,7 +92,7 @@ pub(super) fn resolution_record(
     because: Option<&str>,
 ) -> Outgoing {
     let resolution = if to.is_some() { Resolution::Requeued } else { Resolution::Dropped };
-    let identity = hex(letter.identity());
+    let identity = hex(&letter.identity());
     let to = to.map(ToString::to_string);
     let reason: Cow<'_, str> = letter.reason();
     let mut headers: Vec<(&str, &[u8])> = vec![
@@ -102,10 +104,6 @@ pub(super) fn resolution_record(
     headers.extend(because.map(|because| (BECAUSE, because.as_bytes())));
     let partition: Partition = letter.at.0;
     Outgoing { topic: topic.clone(), partition, body: Body::new(letter.key(), None, &headers) }
-}
-
-fn hex(bytes: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 fn unhex(text: &[u8]) -> Option<[u8; 16]> {

@@ -175,8 +175,8 @@ impl TaskBatch {
         self.amended.clear();
     }
 
-    /// The lane of the next fact or copy of the current event, which inherits `lane`: only the first
-    /// ones of a critical event are urgent.
+    /// The lane of the next fact or copy of the current event, which inherits `lane`: only the
+    /// first ones of a critical event are urgent.
     pub(super) fn lane_of_fact(&mut self, lane: Lane) -> Lane {
         if lane != Lane::FactsUrgent {
             return lane;
@@ -252,7 +252,6 @@ impl TaskBatch {
 
     /// Adds the dead letter of a call that failed.
     pub(super) fn put_failed_call(&mut self, operator: &'static str, record: Outgoing) {
-        self.counts.failed += 1;
         self.failed_calls.push(operator);
         self.emit(record);
     }

@@ -33,10 +33,8 @@ impl Operator for ChannelDelivery {
         if context.is_copy(event) {
             return Ok(Flow::Continue);
         }
-        let deliveries = context
-            .catalogue()
-            .deliveries(event)
-            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        let found = event.deliveries();
+        let deliveries = found.map_err(|error| OperatorError::Failed(error.to_string()))?;
         context.deliver(event, &deliveries);
         Ok(Flow::Continue)
     }

@@ -405,4 +405,6 @@ fn execute(sandbox: &mut Sandbox, input: &DriverInput) -> Executed {
 }
 
 #[cfg(test)]
+mod letters;
+#[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::pending_copies::PendingCopy;
 use crate::derive::plan::Destinations;
-use crate::derive::trigger::{CauseNames, Inherited, Trigger};
+use crate::derive::trigger::{CauseNames, Inherited, KeptCause, Trigger};
 use crate::record::{Body, Outgoing};
 use crate::topology::Lane;
 
@@ -66,6 +66,12 @@ enum IdSource<'a> {
     Once(&'a str),
 }
 
+/// An event with the fields that operators have set; `None` if they have set none.
+pub(super) fn amended_value(event: &EventView<'_>, fields: &[(String, String)]) -> Option<Vec<u8>> {
+    let data = (!fields.is_empty()).then(|| with_members(event.data, fields)).flatten()?;
+    Some(EventView { data: &data, ..*event }.encode())
+}
+
 /// Which value of `out.state` to replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateKey<'a> {
@@ -90,14 +96,12 @@ impl Context<'_> {
         let value = self.encode(id, emission);
         let event = EventView::decode(&value)
             .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
-        let deliveries = self
-            .catalogue()
-            .deliveries(&event)
-            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        let input = Input::new(&event, self.catalogue());
+        let found = input.deliveries();
+        let deliveries = found.map_err(|error| OperatorError::Failed(error.to_string()))?;
         if (event.account_id, event.key) != (self.account(), self.key) {
             return self.write_fact(&event, &value);
         }
-        let input = Input::new(&event);
         let to = self.destinations(&input);
         if !to.own.is_empty() {
             return self.put_emission(&event, &value);
@@ -250,11 +254,15 @@ impl Context<'_> {
 
     /// What a fact inherits that is written now.
     pub(super) fn next_hop(&self, event_type: &str) -> Result<Inherited, OperatorError> {
-        let inherited = self.trigger.inherited(self.time());
+        let mut inherited = self.trigger.inherited(self.time());
+        if let Some(KeptCause { time, hops, .. }) = &self.kept {
+            inherited.time = *time;
+            inherited.hops = inherited.hops.max(hops.saturating_add(1));
+        }
         if inherited.hops <= MAX_HOPS {
             return Ok(inherited);
         }
-        let hops = self.trigger.hops();
+        let hops = inherited.hops - 1;
         Err(OperatorError::Failed(format!(
             "{hops} facts and timers in a row led here, and {MAX_HOPS} is the limit, so no fact \
              {event_type} is emitted; check which operators cause each other"
@@ -263,9 +271,7 @@ impl Context<'_> {
 
     /// Where an event goes by the routing plan.
     fn destinations(&self, input: &Input<'_>) -> Destinations {
-        let Some(event_type) = self.catalogue().resolve(input.event_type) else {
-            return Destinations::default();
-        };
+        let Some(event_type) = input.known() else { return Destinations::default() };
         self.rules.plan.destinations(event_type, input, &mut Routes::default())
     }
 
@@ -284,11 +290,7 @@ impl Context<'_> {
     /// Writes the current event to channels: byte for byte, unless operators have amended it.
     pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &[Delivery]) {
         let Trigger::Event { value, .. } = self.trigger else { return };
-        let amended = match self.batch.amended() {
-            [] => None,
-            fields => with_members(event.data, fields)
-                .map(|data| EventView { data: &data, ..*event }.encode()),
-        };
+        let amended = amended_value(event, self.batch.amended());
         for delivery in to {
             self.write_to(event, amended.as_deref().unwrap_or(value), delivery);
         }
@@ -338,6 +340,8 @@ impl Context<'_> {
 
     fn encode(&mut self, id_source: IdSource<'_>, emission: &Emission<'_>) -> Vec<u8> {
         let CauseNames { account, id, correlation } = self.trigger.names();
+        let kept = self.kept.as_ref().map(|kept| kept.correlation.as_str());
+        let correlation = kept.unwrap_or(correlation);
         // An operator may run for several keys of one event, in different tasks, and emit for
         // several keys each time.
         let (own, key) = (self.key, emission.key);
@@ -349,10 +353,9 @@ impl Context<'_> {
             IdSource::Once(once) => format!("once/{}:{own}/{once}", own.len()),
         };
         let hash = hash128(account, &parts);
-        self.emitted += 1;
         let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
         let event_id = format!("{source}/{}", hex(&hash));
-        EventView {
+        let value = EventView {
             event_id: &event_id,
             event_type: emission.event_type,
             account_id: emission.account_id,
@@ -364,7 +367,9 @@ impl Context<'_> {
             alias: None,
             data: emission.data,
         }
-        .encode()
+        .encode();
+        self.emitted += 1;
+        value
     }
 }
 

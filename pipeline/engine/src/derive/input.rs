@@ -1,11 +1,12 @@
 //! An event as operators read it: its envelope, and the fields of its data.
 //!
-//! The envelope is decoded once per record. The data is scanned when the first operator, or the
-//! routing plan, asks for a field, and once for all of them.
+//! The envelope is decoded once per record, and its type is looked up once. The data is scanned
+//! when the first operator, or the routing plan, asks for a field, and once for all of them.
 
 use std::cell::OnceCell;
 use std::ops::Deref;
 
+use tidewire_schemas::catalogue::{Catalogue, Delivery, DeliveryError, EventType};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::Fields;
 
@@ -13,13 +14,26 @@ use tidewire_schemas::fields::Fields;
 #[derive(Debug)]
 pub struct Input<'a> {
     event: &'a EventView<'a>,
+    known: Option<&'static EventType>,
     fields: OnceCell<Fields<'a>>,
 }
 
 impl<'a> Input<'a> {
     /// The event to process.
-    pub(super) fn new(event: &'a EventView<'a>) -> Self {
-        Self { event, fields: OnceCell::new() }
+    pub(super) fn new(event: &'a EventView<'a>, catalogue: &'static Catalogue) -> Self {
+        let known = catalogue.resolve(event.event_type);
+        Self { event, known, fields: OnceCell::new() }
+    }
+
+    /// Its type; `None` if the catalogue does not have it.
+    pub(super) fn known(&self) -> Option<&'static EventType> {
+        self.known
+    }
+
+    /// Its channels.
+    pub(super) fn deliveries(&self) -> Result<Vec<Delivery>, DeliveryError> {
+        let unknown = || DeliveryError::UnknownType(self.event.event_type.to_owned());
+        self.known.ok_or_else(unknown)?.deliveries(self.event)
     }
 
     /// The fields of its data. Data that is no JSON object has none.

@@ -90,6 +90,7 @@ pub use table_decl::{Changelog, TableDecl};
 pub use tables::highest_level;
 pub use ticks::TICK_MS;
 pub use timers::{MAX_EXPIRIES_PER_TICK, MAX_TIMERS_PER_TICK};
+pub use trigger::KeptCause;
 pub use updates::Updates;
 
 pub(crate) use running::TickTime;

@@ -17,7 +17,6 @@
 //! (`pending_copies.rs`).
 
 use bytes::Bytes;
-use tidewire_schemas::catalogue::EventType;
 use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
@@ -27,7 +26,7 @@ use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter_of};
 use crate::derive::batch::LocalEmission;
 use crate::derive::delivery::ChannelDelivery;
 use crate::derive::effect_limits::cause_fits;
-use crate::derive::emit::MAX_HOPS;
+use crate::derive::emit::{MAX_HOPS, amended_value};
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::{ForwardedTo, copy_for, fact, fact_output};
 use crate::derive::input::Input;
@@ -65,10 +64,9 @@ impl RunningTask {
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
         let whole = (self.state.savepoint(), self.batch.savepoint());
-        let input = Input::new(event);
-        let known = rules.catalogue.resolve(event.event_type);
-        let to = self.destinations(rules, known, &input);
-        let subject = self.subject(known, taken, event);
+        let input = Input::new(event, rules.catalogue);
+        let to = self.destinations(rules, &input);
+        let subject = self.subject(&input, taken, event);
         let mut operators = to.own.with(rules.plan.every);
         if hops_of(taken.lane, taken.record).is_none() {
             operators = operators.with(rules.plan.admitted);
@@ -118,9 +116,8 @@ impl RunningTask {
         (event, to): (&EventView<'_>, ForwardedTo<'_>),
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
-        let input = Input::new(event);
-        let known = rules.catalogue.resolve(event.event_type);
-        let subject = Subject { key: to.key, ..self.subject(known, taken, event) };
+        let input = Input::new(event, rules.catalogue);
+        let subject = Subject { key: to.key, ..self.subject(&input, taken, event) };
         let (operators, unknown) = to.operators(rules);
         for number in unknown {
             let failed = RolledBackCall::unknown(number, subject);
@@ -140,9 +137,8 @@ impl RunningTask {
     pub(super) fn process_emissions(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         while let Some(emission) = self.batch.next_emission() {
             let event = EventView::decode(&emission.value).expect("an operator has encoded it");
-            let input = Input::new(&event);
-            let known = rules.catalogue.resolve(event.event_type);
-            let to = self.destinations(rules, known, &input);
+            let input = Input::new(&event, rules.catalogue);
+            let to = self.destinations(rules, &input);
             let LocalEmission { value, inherited } = &emission;
             let urgent = inherited.lane == Lane::FactsUrgent;
             let (value, hops, key) = (&value[..], inherited.hops, event.key);
@@ -153,7 +149,10 @@ impl RunningTask {
             for operator in moved.chain(delivery) {
                 let context = self.context(rules, operator, subject);
                 if let Err(failed) = call(context, |context| operator.on_event(&input, context))? {
-                    let value = Bytes::copy_from_slice(value);
+                    // It is delivered alone once it is requeued, so with what operators have set.
+                    let amended = amended_value(&event, self.batch.amended());
+                    let amended = amended.filter(|_| failed.is_of(&ChannelDelivery));
+                    let value = amended.map_or_else(|| emission.value.clone(), Bytes::from);
                     let body = fact(key, value, *inherited).to_body();
                     let id = &event_hash(&event);
                     let made = MadeByTask { time: subject.time, id, body: &body };
@@ -262,25 +261,31 @@ impl RunningTask {
         if requeued.trigger == Some(TriggerKind::Copies) {
             return self.write_pending(rules, taken);
         }
-        let named = |o: &&&dyn Operator| {
+        let named = |o: &&dyn Operator| {
             o.name() == requeued.operator || numbered(o.number()) == requeued.operator
         };
-        let operator = rules.operators.iter().find(named);
-        let operator = operator.filter(|o| o.on_failure() == OnFailure::RollBackCall);
+        let delivery: &dyn Operator = &ChannelDelivery;
+        let of_build = rules.operators.iter().copied();
+        let operator = of_build.chain([delivery]).find(named);
+        // Delivery may have failed on an emission alone.
+        let is_alone = |o: &&dyn Operator| {
+            o.on_failure() == OnFailure::RollBackCall || o.name() == delivery.name()
+        };
+        let operator = operator.filter(is_alone);
         let (Some(operator), Some(kind)) = (operator, requeued.trigger) else {
             let detail = format!(
                 "this build has no operator {} that can be called again; run the build that wrote \
                  the dead letter, or a later one, and requeue it there",
                 requeued.operator
             );
-            self.put_dead_letter(rules, taken, Reason::ProcessingFailed, &detail);
+            self.put_dead_letter(rules, taken, Reason::UnknownOperator, &detail);
             return Ok(());
         };
         match kind {
-            TriggerKind::Event => self.call_again(rules, *operator, taken),
-            TriggerKind::Part => self.send_part_again(rules, *operator, taken),
+            TriggerKind::Event => self.call_again(rules, operator, taken),
+            TriggerKind::Part => self.send_part_again(rules, operator, taken),
             TriggerKind::Timer | TriggerKind::Update | TriggerKind::Copies => {
-                self.fire_again(rules, *operator, (taken, kind))
+                self.fire_again(rules, operator, (taken, kind))
             }
         }?;
         self.process_emissions(rules)
@@ -300,13 +305,12 @@ impl RunningTask {
                 return Ok(());
             }
         };
-        let known = rules.catalogue.resolve(event.event_type);
-        let mut subject = self.subject(known, taken, &event);
+        let input = Input::new(&event, rules.catalogue);
+        let mut subject = self.subject(&input, taken, &event);
         if let Some(to) = ForwardedTo::of(taken.lane, taken.record) {
             subject.key = to.key;
         }
         let context = self.context(rules, operator, subject);
-        let input = Input::new(&event);
         if let Err(failed) = call(context, |context| operator.on_event(&input, context))? {
             self.put_failed_call(rules, taken, failed);
         }
@@ -384,6 +388,7 @@ impl RunningTask {
     ) {
         match reason {
             Reason::ProcessingFailed => self.batch.counts.failed += 1,
+            Reason::UnknownOperator => self.batch.counts.unknown_operator += 1,
             Reason::EmptyValue => self.batch.counts.empty += 1,
             _ => self.batch.counts.undecodable += 1,
         }
@@ -393,25 +398,20 @@ impl RunningTask {
         self.batch.put_dead_letter(dead_letter_of(rules.topology, from, diagnosis));
     }
 
-    fn destinations(
-        &mut self,
-        rules: Rules<'_>,
-        known: Option<&EventType>,
-        input: &Input<'_>,
-    ) -> Destinations {
-        let Some(known) = known else { return Destinations::default() };
+    fn destinations(&mut self, rules: Rules<'_>, input: &Input<'_>) -> Destinations {
+        let Some(known) = input.known() else { return Destinations::default() };
         rules.plan.destinations(known, input, &mut self.routes)
     }
 
     /// An event of a lane as what operators of its own key are called with.
     fn subject<'a>(
         &self,
-        known: Option<&EventType>,
+        input: &Input<'_>,
         taken: LaneRecord<'a>,
         event: &'a EventView<'a>,
     ) -> Subject<'a> {
         let trigger = Trigger::of(taken.lane, taken.record, event);
-        let trigger = match known.is_some_and(|of| of.broadcast) {
+        let trigger = match input.known().is_some_and(|of| of.broadcast) {
             true => trigger.in_task(self.partition),
             false => trigger,
         };
@@ -433,6 +433,7 @@ impl RunningTask {
             emitted: 0,
             excess: None,
             time: subject.time,
+            kept: None,
             level: self.level,
             times: self.times,
             state: &mut self.state,

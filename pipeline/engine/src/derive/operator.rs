@@ -23,7 +23,7 @@ use crate::derive::partial_decl::{PartialDecl, PartialSpec};
 use crate::derive::plan::{Events, OperatorPlan, PlannedOperator};
 use crate::derive::table_decl::TableDecl;
 use crate::derive::timers::{TIMERS, TaskTimers, TimerKey, TimerKind, TimerOwner};
-use crate::derive::trigger::Trigger;
+use crate::derive::trigger::{KeptCause, Trigger};
 use crate::derive::updates::{Mark, Updates};
 use crate::port::{KeyRange, StoreError, Table};
 use crate::record::{Millis, Partition};
@@ -146,6 +146,8 @@ pub struct Context<'a> {
     /// The first limit that the operator has exceeded: its call fails.
     pub(super) excess: Option<String>,
     pub(super) time: Millis,
+    /// The earlier cause on whose behalf the operator emits.
+    pub(super) kept: Option<KeptCause>,
     /// The value level in force, by which stores write.
     pub(super) level: ValueLevel,
     /// The time of the task.
@@ -165,6 +167,21 @@ impl Context<'_> {
     /// The account of the current event, or of the event that led to the current timer.
     pub fn account(&self) -> &str {
         self.trigger.account()
+    }
+
+    /// What to keep of the current event or timer, if events that follow from it are emitted later.
+    pub fn kept_cause(&self) -> KeptCause {
+        let correlation = self.trigger.names().correlation.to_owned();
+        KeptCause { time: self.time, hops: self.trigger.hops(), correlation }
+    }
+
+    /// Emits on behalf of an earlier event or timer of this key: what `act` emits has the append
+    /// time and the correlation id of that, and more hops than either of the two.
+    pub fn on_behalf_of<T>(&mut self, cause: KeptCause, act: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.kept.replace(cause);
+        let done = act(self);
+        self.kept = before;
+        done
     }
 
     /// The key it runs for. State belongs to it and the account: with another key of the event, by

@@ -19,11 +19,14 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tidewire_schemas::envelope::Reason;
+
 use crate::dead_letters::operator_failure::{
     FailedCause, OperatorFailure, TriggerKind, operator_dead_letter,
 };
+use crate::dead_letters::record::Diagnosis;
 use crate::derive::batch::TaskBatch;
-use crate::derive::operator::{Context, Flow, OperatorError};
+use crate::derive::operator::{Context, Flow, Operator, OperatorError};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::trigger::{Subject, Trigger};
 use crate::port::StoreError;
@@ -37,6 +40,7 @@ const DETAIL_MAX_CHARS: usize = 1_024;
 pub(super) struct RolledBackCall {
     /// What happened and what to do.
     pub(super) why: String,
+    reason: Reason,
     operator: Cow<'static, str>,
     trigger: TriggerKind,
     account: String,
@@ -71,6 +75,7 @@ pub(super) fn call(
     };
     Ok(Err(RolledBackCall {
         why: format!("{what}{name}: {}", shortened(why)),
+        reason: Reason::ProcessingFailed,
         operator: Cow::Borrowed(name),
         trigger,
         account: context.trigger.account().to_owned(),
@@ -79,6 +84,11 @@ pub(super) fn call(
 }
 
 impl RolledBackCall {
+    /// Whether it was a call of this operator.
+    pub(super) fn is_of(&self, operator: &dyn Operator) -> bool {
+        self.operator == operator.name()
+    }
+
     /// Copies for these operators that were not written.
     pub(super) fn of_copies(operators: String, subject: Subject<'_>, why: String) -> Self {
         let failed = Self::of(Cow::Owned(operators), subject, why);
@@ -92,7 +102,8 @@ impl RolledBackCall {
             "this build has no operator {operator}; run the build that has it, and requeue this \
              there"
         );
-        Self::of(Cow::Owned(operator), subject, why)
+        let failed = Self::of(Cow::Owned(operator), subject, why);
+        Self { reason: Reason::UnknownOperator, ..failed }
     }
 
     fn of(operator: Cow<'static, str>, subject: Subject<'_>, why: String) -> Self {
@@ -103,7 +114,7 @@ impl RolledBackCall {
             Trigger::Part { .. } => TriggerKind::Part,
         };
         let account = subject.trigger.account().to_owned();
-        Self { why, operator, trigger, account, emitted: 0 }
+        Self { why, reason: Reason::ProcessingFailed, operator, trigger, account, emitted: 0 }
     }
 
     /// A timer of an operator that this build does not have.
@@ -114,8 +125,8 @@ impl RolledBackCall {
             "this build has no operator {operator}, so its timer did not fire; run the build \
              that has it, and requeue this there"
         );
-        let trigger = TriggerKind::Timer;
-        Self { why, operator: Cow::Owned(operator), trigger, account, emitted: 0 }
+        let (trigger, reason) = (TriggerKind::Timer, Reason::UnknownOperator);
+        Self { why, reason, operator: Cow::Owned(operator), trigger, account, emitted: 0 }
     }
 
     /// An update of an operator that this build does not have.
@@ -130,22 +141,28 @@ impl RolledBackCall {
             "timer of {operator}: its cause can't be decoded: it is damaged, or a later build \
              wrote it; requeue this with that build"
         );
-        let (trigger, account) = (TriggerKind::Timer, String::new());
-        Self { why, operator: Cow::Borrowed(operator), trigger, account, emitted: 0 }
+        let (operator, trigger) = (Cow::Borrowed(operator), TriggerKind::Timer);
+        let (reason, account) = (Reason::ProcessingFailed, String::new());
+        Self { why, reason, operator, trigger, account, emitted: 0 }
     }
 
     /// Adds its dead letter to the transaction.
     pub(super) fn put(self, batch: &mut TaskBatch, topology: &Topology, cause: FailedCause<'_>) {
-        let Self { why, operator, trigger, account, emitted } = self;
+        let Self { why, reason, operator, trigger, account, emitted } = self;
         let (name, account) = (&operator[..], &account[..]);
         let failure = OperatorFailure { operator: name, trigger, account, emission: emitted };
-        let letter = operator_dead_letter(topology, cause, failure, &why);
+        let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail: &why };
+        let letter = operator_dead_letter(topology, cause, failure, diagnosis);
         // A metric has a value per operator of this build, one for copies, one for all others.
         let counted = match operator {
             Cow::Borrowed(name) => name,
             Cow::Owned(_) if trigger == TriggerKind::Copies => trigger.as_str(),
             Cow::Owned(_) => "unknown",
         };
+        match reason {
+            Reason::UnknownOperator => batch.counts.unknown_operator += 1,
+            _ => batch.counts.failed += 1,
+        }
         batch.put_failed_call(counted, letter);
     }
 }

@@ -7,8 +7,9 @@
 //!
 //! These are the ends with open transactions included. A transaction of another task may hold facts
 //! of earlier times, and a task reads nothing behind its start until it has ended. With the
-//! committed end the lane would count as consumed, and these facts would come late. The same rule
-//! holds for ADMIT's lanes: they have no transactions, so their two ends are the same.
+//! committed end the lane would count as consumed, and these facts would come late. The embedded
+//! log writes a transaction when it commits, so there the answer waits for those that are open. The
+//! same rule holds for ADMIT's lanes: they have no transactions, so their two ends are the same.
 //!
 //! A tick fires a limited number of timers. The rest needs no answer: its time has come already, so
 //! another tick that moves no lane follows in the next transaction.

@@ -100,6 +100,18 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// What an operator keeps of the cause of an event that it emits later: that event belongs to it,
+/// and not to what lets it be emitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptCause {
+    /// Its append time.
+    pub time: Millis,
+    /// The facts and timers that led to it.
+    pub hops: u8,
+    /// Its correlation id.
+    pub correlation: String,
+}
+
 /// What emitted events inherit from their cause.
 pub(super) struct CauseNames<'a> {
     pub(super) account: &'a str,

@@ -9,10 +9,11 @@
 //! table 102  account · post → how many wait, at most 100
 //! ```
 //!
-//! An event waits for ten minutes of settled time. Then it is counted (`unknown`), as are those
-//! beyond the first hundred (`full`) and those that were appended after the deletion of their post
-//! (`deleted`). All of it compares append times, so it does not depend on how lanes interleave: an
-//! event that precedes the deletion of its post is due even if it is processed later.
+//! An event waits for ten minutes of settled time. If `posts` still does not know the author then,
+//! it is counted (`unknown`), as are those beyond the first hundred (`full`) and those that were
+//! appended after the deletion of their post (`deleted`). What was due late keeps its append time
+//! and correlation. All of it compares append times, so it does not depend on how lanes interleave:
+//! an event that precedes the deletion of its post is due even if it is processed later.
 //!
 //! Two exceptions: which events are beyond the first hundred depends on the order of processing,
 //! and what was emitted for an event that follows a deletion which this task had not processed yet
@@ -24,7 +25,7 @@ use serde_json::Value;
 use tidewire_schemas::fields::{FieldWriter, Fields, with_members};
 
 use crate::derive::stores::{Expiring, FieldDecoder, KeyValue, StoreKey};
-use crate::derive::{Context, Events, Flow, Input, Operator, OperatorError, TableDecl};
+use crate::derive::{Context, Events, Flow, Input, KeptCause, Operator, OperatorError, TableDecl};
 use crate::record::Millis;
 
 mod rows;
@@ -136,7 +137,9 @@ impl Operator for NotifyResolve {
             release(context)?;
             return Ok(Flow::Continue);
         };
-        let act = WaitingRow { timestamp_ms: event.timestamp_ms, data: due_data(event, kind) };
+        let KeptCause { hops, correlation, .. } = context.kept_cause();
+        let (timestamp_ms, data) = (event.timestamp_ms, due_data(event, kind));
+        let act = WaitingRow { timestamp_ms, hops, correlation, data };
         let post = post_of(context);
         let known = POSTS.get(context, &post)?.unwrap_or_default();
         match known.author_at(&appended(event, context)) {
@@ -152,12 +155,15 @@ impl Operator for NotifyResolve {
         let (time, event_id) = <(Millis, String)>::read(&mut FieldDecoder(own))
             .ok_or_else(|| OperatorError::Failed("the timer's key is damaged".to_owned()))?;
         let row = (post_of(context), time, event_id);
-        if WAITING.get(context, &row)?.is_some() {
-            WAITING.remove(context, &row);
-            count_waiting(context, &row.0, |count| count.saturating_sub(1))?;
+        let Some(act) = WAITING.get(context, &row)? else { return Ok(()) };
+        // `posts` may have learned the author by a call that this operator had no part in: one that
+        // was requeued.
+        let known = POSTS.get(context, &row.0)?.unwrap_or_default();
+        if !settle(context, &known, (&row, &act))? {
             context.count_dropped("unknown");
         }
-        Ok(())
+        WAITING.remove(context, &row);
+        count_waiting(context, &row.0, |count| count.saturating_sub(1))
     }
 }
 
@@ -234,19 +240,35 @@ fn release(context: &mut Context<'_>) -> Result<(), OperatorError> {
     let known = POSTS.get(context, &post)?.unwrap_or_default();
     let mut left = 0;
     for (row, act) in WAITING.first(context, &post, WAITING_MAX)? {
-        let (_, time, event_id) = row.clone();
-        match known.author_at(&AppendedAct { time, timestamp_ms: act.timestamp_ms, event_id }) {
-            AuthorAnswer::Author(to) => emit_due(context, to, (&row.2, &act))?,
-            AuthorAnswer::Deleted => context.count_dropped("deleted"),
-            AuthorAnswer::Unknown => {
-                left += 1;
-                continue;
-            }
+        if !settle(context, &known, (&row, &act))? {
+            left += 1;
+            continue;
         }
         WAITING.remove(context, &row);
         context.remove_timer(waits_until(row.1), &timer_key(&row));
     }
     count_waiting(context, &post, |_| left)
+}
+
+/// Emits or counts an event that waits, with its own append time and correlation. Whether its post
+/// is known; if not, it does neither.
+fn settle(
+    context: &mut Context<'_>,
+    known: &PostRow,
+    (row, act): (&(Post, Millis, String), &WaitingRow),
+) -> Result<bool, OperatorError> {
+    let (_, time, event_id) = row;
+    let WaitingRow { timestamp_ms, hops, ref correlation, .. } = *act;
+    let appended = AppendedAct { time: *time, timestamp_ms, event_id: event_id.clone() };
+    match known.author_at(&appended) {
+        AuthorAnswer::Author(to) => {
+            let cause = KeptCause { time: *time, hops, correlation: correlation.clone() };
+            context.on_behalf_of(cause, |context| emit_due(context, to, (event_id, act)))?;
+        }
+        AuthorAnswer::Deleted => context.count_dropped("deleted"),
+        AuthorAnswer::Unknown => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn count_waiting(

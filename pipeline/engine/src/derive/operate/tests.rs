@@ -7,10 +7,16 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 use tidewire_schemas::fields::{FieldWriter, Fields};
 
-use crate::dead_letters::{DeadLetter, destination, requeued_record};
+use crate::dead_letters::DeadLetter;
+use crate::dead_letters::operator_failure::{
+    FailedCause, OperatorFailure, TriggerKind, operator_dead_letter,
+};
+use crate::dead_letters::record::Diagnosis;
 use crate::derive::dedup::{Dedup, IDS};
 use crate::derive::effect_limits::{CAUSE_MAX_BYTES, URGENT_FACTS_MAX};
+use crate::derive::forward::fact;
 use crate::derive::stores::KeyValue;
+use crate::derive::trigger::Inherited;
 use crate::derive::{
     ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, TableDecl,
     TopologyDriver,
@@ -131,18 +137,6 @@ fn delivered(driver: &mut TopologyDriver) -> Vec<String> {
     driver.read_output(&topic).into_iter().map(text).collect()
 }
 
-fn letters(driver: &mut TopologyDriver) -> Vec<DeadLetter> {
-    let topic = driver.topology().dead_letters().clone();
-    let read = |body| Record { offset: Offset(0), timestamp: Millis(9), body };
-    let letters = driver.read_output(&topic).into_iter();
-    letters.map(|body| DeadLetter::of(Partition(0), read(body))).collect()
-}
-
-fn requeue(driver: &mut TopologyDriver, letter: &DeadLetter) {
-    let to = destination(driver.topology(), letter).expect("it can be requeued");
-    driver.pipe_body(Lane::Facts, requeued_record(letter, &to).body);
-}
-
 #[test]
 fn an_event_moves_the_operators_of_its_type_each_at_its_key() {
     let mut driver = TopologyDriver::new(ALL);
@@ -220,18 +214,18 @@ fn an_operator_that_fails_on_an_emission_gets_that_emission_again() {
     driver.pipe_facts();
     let sent = ["account:acc post.liked", "notifications:ann notification.created"];
     assert_eq!(delivered(&mut driver), sent, "delivery and the others go on");
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     assert_eq!(found.len(), 1);
     assert!(found[0].id().starts_with("t.order/0/"), "{}", found[0].id());
     let failure = found[0].operator_failure().expect("one operator's");
     assert_eq!((failure.operator, failure.account), ("unread", "acc"));
-    requeue(&mut driver, &found[0]);
-    let again = letters(&mut driver);
+    driver.requeue(&found[0]);
+    let again = driver.read_dead_letters();
     assert_ne!(again[0].id(), found[0].id());
     BROKEN.store(false, Ordering::SeqCst);
-    requeue(&mut driver, &again[0]);
+    driver.requeue(&again[0]);
     assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 1);
-    assert_eq!((delivered(&mut driver), letters(&mut driver).len()), (vec![], 0));
+    assert_eq!((delivered(&mut driver), driver.read_dead_letters().len()), (vec![], 0));
 }
 
 /// A post that mentions `u0`, `u1` and so on.
@@ -262,7 +256,7 @@ fn copies_beyond_what_one_event_may_cause_are_written_by_further_transactions() 
         assert_eq!(runs(&mut driver, 2, &format!("u{n}"), "post.created"), 1, "u{n}");
     }
     assert_eq!(runs(&mut driver, 0, "p", "post.created"), 1);
-    assert!(letters(&mut driver).is_empty());
+    assert!(driver.read_dead_letters().is_empty());
     driver.replay().expect("the same again");
 }
 
@@ -272,6 +266,26 @@ fn lanes_of_facts(driver: &mut TopologyDriver) -> [Vec<Body>; 2] {
         let topic = driver.topology().lane(lane).clone();
         driver.read_output(&topic)
     })
+}
+
+#[test]
+fn an_emission_on_which_delivery_failed_is_delivered_alone_once_it_is_requeued() {
+    let mut driver = TopologyDriver::new(ALL);
+    let data = r#"{"notification_id":"n","user_id":"ann","kind":"like","title":"number 7"}"#;
+    let value = event("op/notify/00ff", "notification.created", "ann", data).encode();
+    let inherited = Inherited { lane: Lane::Facts, hops: 1, time: Millis(5) };
+    let (time, body) = (Millis(5), &fact("ann", value.into(), inherited).to_body());
+    let cause = FailedCause::Derived { partition: Partition(0), time, id: "00ff", body };
+    let (operator, trigger) = (ChannelDelivery.name(), TriggerKind::Event);
+    let failure = OperatorFailure { operator, trigger, account: "acc", emission: 0 };
+    let diagnosis = Diagnosis { reason: "processing_failed", field: None, detail: "broken" };
+    let letter = operator_dead_letter(driver.topology(), cause, failure, diagnosis);
+    let record = Record { offset: Offset(0), timestamp: Millis(9), body: letter.body };
+    driver.requeue(&DeadLetter::of(Partition(0), record));
+    assert_eq!(delivered(&mut driver), ["notifications:ann notification.created number 7"]);
+    assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 0, "it ran before");
+    assert!(driver.read_dead_letters().is_empty());
+    driver.replay().expect("the same again");
 }
 
 #[test]
@@ -306,7 +320,7 @@ fn an_event_as_large_as_admission_allows_has_copies() {
     let post = post_with_mentions(1, (256 << 10) - rest);
     assert_eq!(post.data.len(), 256 << 10);
     driver.pipe_input(&post);
-    assert_eq!((driver.pipe_facts(), letters(&mut driver).len()), (2, 0));
+    assert_eq!((driver.pipe_facts(), driver.read_dead_letters().len()), (2, 0));
     assert_eq!(runs(&mut driver, 2, "u0", "post.created"), 1);
 }
 
@@ -315,13 +329,13 @@ fn copies_beyond_the_hops_become_one_dead_letter_which_brings_all_of_them() {
     let mut driver = TopologyDriver::new(ALL);
     let value = post_with_mentions(100, 200 << 10).encode();
     driver.pipe_fact(Lane::Facts, &Body::new(Some(b"ann"), Some(&value), &[("tw-hops", &[4])]));
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     assert_eq!((found.len(), driver.pipe_facts()), (1, 0));
     assert!(found[0].detail().contains("in a row"), "{}", found[0].detail());
     let failure = found[0].operator_failure().expect("of operators");
     assert_eq!((failure.operator, failure.trigger.as_str()), ("posts,notify", "copies"));
     assert!(found[0].size() < value.len() + 4_096, "{} bytes", found[0].size());
-    requeue(&mut driver, &found[0]);
+    driver.requeue(&found[0]);
     driver.pipe_facts();
     for n in 0..100 {
         assert_eq!(runs(&mut driver, 2, &format!("u{n}"), "post.created"), 1, "u{n}");
@@ -329,7 +343,7 @@ fn copies_beyond_the_hops_become_one_dead_letter_which_brings_all_of_them() {
     assert_eq!(runs(&mut driver, 0, "p", "post.created"), 1, "an administrator looked at it");
     let posts = delivered(&mut driver).iter().filter(|line| line.ends_with("post.created")).count();
     assert_eq!(posts, 3, "it was delivered once to each channel");
-    assert!(letters(&mut driver).is_empty());
+    assert!(driver.read_dead_letters().is_empty());
 }
 
 #[test]
@@ -339,7 +353,7 @@ fn a_damaged_list_of_copies_is_one_dead_letter() {
     let headers: &[(&str, &[u8])] =
         &[("tw-copies", &[9, 1]), ("tw-operator", b"notify"), ("tw-trigger", b"copies")];
     driver.pipe_fact(Lane::Facts, &Body::new(Some(b"p1"), Some(&value), headers));
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     assert_eq!((found.len(), found[0].value()), (1, Some(&value[..])));
     assert!(found[0].detail().contains("list of copies"), "{}", found[0].detail());
 }
@@ -356,7 +370,7 @@ fn an_emission_and_its_copies_are_one_step_on_the_way() {
     driver.pipe_fact(Lane::Facts, &Body::new(Some(b"p1"), Some(&liked), &[("tw-hops", &[2])]));
     driver.pipe_facts();
     assert_eq!(runs(&mut driver, 3, "ann", "notification.created"), 2);
-    assert!(letters(&mut driver).is_empty());
+    assert!(driver.read_dead_letters().is_empty());
 }
 
 #[test]
@@ -367,9 +381,14 @@ fn a_copy_for_an_operator_that_this_build_does_not_have_waits_as_a_dead_letter()
     let copy = driver.read_output(&facts).remove(0);
     let mut older = TopologyDriver::new(&[&Dedup, &ChannelDelivery]);
     older.pipe_fact(Lane::Facts, &copy);
-    let found = letters(&mut older);
+    let found = older.read_dead_letters();
     assert!(found[0].detail().contains("no operator number-62"), "{}", found[0].detail());
-    requeue(&mut driver, &found[0]);
+    assert_eq!(found[0].reason(), "unknown_operator");
+    // If it is requeued too early, it waits again.
+    older.requeue(&found[0]);
+    let found = older.read_dead_letters();
+    assert_eq!((found.len(), found[0].reason().into_owned()), (1, "unknown_operator".to_owned()));
+    driver.requeue(&found[0]);
     assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 1);
 }
 
@@ -411,13 +430,13 @@ fn one_entry_that_fails_is_a_dead_letter_with_its_index_and_returns_alone() {
     }
     driver.pipe_body(Lane::Facts, builder.finish().expect("three entries"));
     assert_eq!(runs(&mut driver, 2, "ann", "post.liked"), 2, "the others are processed");
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     let [letter] = &found[..] else { panic!("{} letters", found.len()) };
     assert_eq!((letter.id().as_ref(), letter.value()), ("t.lane.facts/0/0/1", Some(&bad[..])));
     assert_eq!(letter.source_key(), Some(&b"ann"[..]));
     assert_eq!(driver.last_order().expect("a transaction").dead_letters, [1]);
-    requeue(&mut driver, letter);
-    let again = &letters(&mut driver)[0];
+    driver.requeue(letter);
+    let again = &driver.read_dead_letters()[0];
     assert_eq!((again.id().as_ref(), again.value()), ("t.lane.facts/0/1/0", Some(&bad[..])));
     assert_eq!(again.trail(), ["t.lane.facts/0/0/1"]);
     assert!(again.own_headers().any(|header| header == ("tw-for", &[62][..])));
@@ -430,14 +449,14 @@ fn a_pack_that_cannot_be_decoded_is_one_dead_letter_and_goes_back_as_it_was() {
     let broken = b"\x01\x05\x00 no pack";
     driver.pipe_body(Lane::Facts, Body::new(None, Some(broken), &[]));
     for id in ["t.lane.facts/0/0", "t.lane.facts/0/1"] {
-        let found = letters(&mut driver);
+        let found = driver.read_dead_letters();
         let [letter] = &found[..] else { panic!("{} letters", found.len()) };
         assert_eq!((letter.id().as_ref(), letter.value()), (id, Some(&broken[..])));
         assert!(letter.detail().contains("a pack of facts of 11 bytes"), "{}", letter.detail());
-        requeue(&mut driver, letter);
+        driver.requeue(letter);
     }
     driver.pipe_body(Lane::Facts, Body::new(None, None, &[]));
-    let detail = letters(&mut driver)[1].detail().into_owned();
+    let detail = driver.read_dead_letters()[1].detail().into_owned();
     assert!(detail.contains("no value"), "{detail}");
     driver.replay().expect("the same again");
 }
@@ -464,6 +483,6 @@ impl Operator for Undeclared {
 fn a_table_that_is_not_declared_fails_the_call_and_not_the_task() {
     let mut driver = TopologyDriver::new(&[&Undeclared]);
     driver.pipe_input(&like("e-1"));
-    let detail = letters(&mut driver)[0].detail().into_owned();
+    let detail = driver.read_dead_letters()[0].detail().into_owned();
     assert!(detail.contains("table 71 is not declared"), "{detail}");
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 
-use crate::dead_letters::{DeadLetter, destination, requeued_record};
+use crate::dead_letters::{destination, requeued_record};
 use crate::derive::dedup::{Dedup, IDS};
 use crate::derive::stores::KeyValue;
 use crate::derive::{
@@ -14,7 +14,7 @@ use crate::derive::{
 };
 use crate::fact_pack;
 use crate::port::Table;
-use crate::record::{Body, Millis, Offset, Partition, Record};
+use crate::record::{Body, Millis};
 use crate::topology::Lane;
 
 /// Times that an operator has processed an event, by its id, or a timer.
@@ -127,19 +127,6 @@ fn event(id: &str) -> Event {
     }
 }
 
-fn letters(driver: &mut TopologyDriver) -> Vec<DeadLetter> {
-    let topic = driver.topology().dead_letters().clone();
-    let read = |body| Record { offset: Offset(0), timestamp: Millis(9), body };
-    let letters = driver.read_output(&topic).into_iter();
-    letters.map(|body| DeadLetter::of(Partition(0), read(body))).collect()
-}
-
-fn requeue(driver: &mut TopologyDriver, letter: &DeadLetter) {
-    let to = destination(driver.topology(), letter).expect("it can be requeued");
-    assert_eq!(&to.topic, driver.topology().facts());
-    driver.pipe_body(Lane::Facts, requeued_record(letter, &to).body);
-}
-
 fn count(driver: &mut TopologyDriver, operator: usize, what: &str) -> Option<u8> {
     let key = [what.as_bytes(), &[0, 0]].concat();
     let table = Table(61 + u8::try_from(operator).expect("one of two"));
@@ -165,22 +152,22 @@ fn an_operator_that_fails_or_panics_keeps_nothing_and_the_others_go_on() {
         let (delivered, facts) = outputs(&mut driver);
         assert_eq!((delivered, facts.len(), driver.all(IDS).len()), (3, 1, 1));
         assert_eq!(driver.all(Table(0)).len(), 1, "the failed call has set no timer");
-        let letter = &letters(&mut driver)[0];
+        let letter = &driver.read_dead_letters()[0];
         assert_eq!(letter.id(), "t.lane.normal/0/0/one");
         assert!(letter.detail().contains(why), "{}", letter.detail());
         let failure = letter.operator_failure().expect("one operator's");
         assert_eq!((failure.operator, failure.account, failure.emission), ("one", "acc", 1));
 
-        requeue(&mut driver, letter);
-        let again = &letters(&mut driver)[0];
+        driver.requeue(letter);
+        let again = &driver.read_dead_letters()[0];
         assert_eq!(again.id(), "t.lane.facts/0/0/0/one");
         assert_eq!(again.trail(), ["t.lane.normal/0/0/one"]);
         FIXED[0].store(true, Ordering::SeqCst);
-        requeue(&mut driver, again);
+        driver.requeue(again);
         assert_eq!((count(&mut driver, 0, id), count(&mut driver, 1, id)), (Some(1), Some(1)));
         let (delivered, facts) = outputs(&mut driver);
         assert_eq!((delivered, facts.len()), (0, 1), "only what was missing");
-        assert!(letters(&mut driver).is_empty());
+        assert!(driver.read_dead_letters().is_empty());
         driver.advance_wall_clock_time(DELAY_MS);
         assert_eq!(driver.all(Table(0)), []);
     }
@@ -193,7 +180,7 @@ fn two_operators_that_fail_on_one_event_give_two_dead_letters() {
     const TWO: Effects = Effects { number: 62, name: "two", fixed: &BROKEN };
     let mut driver = TopologyDriver::new(&[&ONE, &TWO, &ChannelDelivery]);
     driver.pipe_input(&event("e-fails"));
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     let ids: Vec<_> = found.iter().map(|letter| letter.id().into_owned()).collect();
     assert_eq!(ids, ["t.lane.normal/0/0/one", "t.lane.normal/0/0/two"]);
     assert_ne!(found[0].identity(), found[1].identity());
@@ -208,7 +195,7 @@ fn an_event_set_aside_as_a_whole_leaves_no_dead_letter_of_an_operator() {
     let mut driver = TopologyDriver::new(&[&Dedup, &ONE, &ChannelDelivery, &Closed]);
     driver.pipe_input(&event("e-fails"));
     driver.pipe_input(&event("e-2"));
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     let ids: Vec<_> = found.iter().map(|letter| letter.id().into_owned()).collect();
     assert_eq!(ids, ["t.lane.normal/0/0", "t.lane.normal/0/1"]);
     assert_eq!(outputs(&mut driver), (0, Vec::new()));
@@ -227,18 +214,18 @@ fn a_failed_timer_returns_as_a_timer_with_its_key_account_and_hops() {
     assert_eq!(facts.len(), 1, "the event itself passes");
     driver.advance_wall_clock_time(DELAY_MS);
     driver.replay().expect("the same again");
-    let letter = &letters(&mut driver)[0];
+    let letter = &driver.read_dead_letters()[0];
     let id = letter.id().into_owned();
     assert!(id.starts_with("t.order/0/1767607200500/one/"), "{id}");
     assert_eq!(letter.source_key(), Some(&b"fails"[..]));
     assert_eq!(letter.operator_failure().expect("one operator's").account, "acc");
     assert_eq!(count(&mut driver, 0, "at fails of acc"), None);
 
-    requeue(&mut driver, letter);
-    let again = &letters(&mut driver)[0];
+    driver.requeue(letter);
+    let again = &driver.read_dead_letters()[0];
     assert_eq!((again.id().as_ref(), again.trail()), ("t.lane.facts/0/0/0/one", vec![id]));
     FIXED.store(true, Ordering::SeqCst);
-    requeue(&mut driver, again);
+    driver.requeue(again);
     assert_eq!(count(&mut driver, 0, "at fails of acc"), Some(1));
     let (delivered, facts) = outputs(&mut driver);
     assert_eq!((delivered, facts.len()), (0, 1));
@@ -253,14 +240,14 @@ fn a_requeued_record_keeps_its_hops_and_names_an_operator_that_exists() {
     let value = event("e-fails").encode();
     let fact = Body::new(Some(b"alice"), Some(&value), &[("tw-hops", &[3])]);
     driver.pipe_fact(Lane::Facts, &fact);
-    let letter = &letters(&mut driver)[0];
+    let letter = &driver.read_dead_letters()[0];
     FIXED.store(true, Ordering::SeqCst);
-    requeue(&mut driver, letter);
+    driver.requeue(letter);
     assert_eq!(outputs(&mut driver).1[0].header("tw-hops"), Some(&[4][..]));
     for operator in [&b"two"[..], b"dedup"] {
         let headers = [("tw-operator", operator), ("tw-trigger", b"event")];
         driver.pipe_fact(Lane::Facts, &Body::new(Some(b"alice"), Some(&value), &headers));
-        let letter = &letters(&mut driver)[0];
+        let letter = &driver.read_dead_letters()[0];
         assert!(letter.detail().contains("this build has no operator"), "{}", letter.detail());
         assert_eq!(letter.operator_failure(), None);
         let to = destination(driver.topology(), letter).expect("it can be requeued");

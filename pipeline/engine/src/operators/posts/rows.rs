@@ -4,7 +4,7 @@
 //! post     newest append time z
 //!          · 0, or 1 and the deletion: append time z · event time z · event id
 //!          · 0, or 1 and the author: first append time z · event time z · event id · author
-//! waiting  event time z · data of `notify.due` without its recipient
+//! waiting  event time z · hops, a byte · correlation id · data of `notify.due` without recipient
 //! ```
 //!
 //! `z` is a zigzag LEB128 number; texts have a LEB128 length before them.
@@ -137,6 +137,10 @@ impl StoreValue for PostRow {
 pub(super) struct WaitingRow {
     /// Its event time, which that of `notify.due` will be.
     pub(super) timestamp_ms: i64,
+    /// The facts and timers that led to it.
+    pub(super) hops: u8,
+    /// Its correlation id.
+    pub(super) correlation: String,
     /// The data of `notify.due`, without the recipient.
     pub(super) data: String,
 }
@@ -144,11 +148,18 @@ pub(super) struct WaitingRow {
 impl StoreValue for WaitingRow {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
         put_signed(out, self.timestamp_ms);
+        out.push(self.hops);
+        put_bytes(out, self.correlation.as_bytes());
         put_bytes(out, self.data.as_bytes());
     }
 
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
-        Some(Self { timestamp_ms: from.signed()?, data: from.text()?.to_owned() })
+        Some(Self {
+            timestamp_ms: from.signed()?,
+            hops: from.byte()?,
+            correlation: from.text()?.to_owned(),
+            data: from.text()?.to_owned(),
+        })
     }
 }
 
@@ -170,7 +181,7 @@ mod tests {
         fn rows_read_back(
             (seen, deleted) in any::<(i64, Option<(i64, i64, String)>)>(),
             author in any::<Option<(i64, i64, String, String)>>(),
-            data in ".{0,60}",
+            (hops, correlation, data) in (any::<u8>(), ".{0,20}", ".{0,60}"),
         ) {
             let author = author.map(|(first, time_ms, event_id, author_id)| KnownAuthor {
                 first: Millis(first),
@@ -184,7 +195,7 @@ mod tests {
             });
             let row = PostRow { seen: Millis(seen), deleted, author };
             prop_assert_eq!(read_back(&row), Some(row));
-            let waiting = WaitingRow { timestamp_ms: seen, data };
+            let waiting = WaitingRow { timestamp_ms: seen, hops, correlation, data };
             prop_assert_eq!(read_back(&waiting), Some(waiting));
         }
 

@@ -3,7 +3,6 @@
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
 
-use crate::dead_letters::{DeadLetter, destination, requeued_record};
 use crate::derive::dedup::{Dedup, IDS};
 use crate::derive::input::Input;
 use crate::derive::stores::{Expiring, FieldDecoder, KeyValue, StoreValue};
@@ -13,8 +12,7 @@ use crate::derive::{
     highest_level,
 };
 use crate::port::Table;
-use crate::record::{Millis, Offset, Partition, Record, put_varint};
-use crate::topology::Lane;
+use crate::record::{Millis, put_varint};
 use crate::value_level::ValueLevel;
 
 /// A count; from level 2 on with the time of its newest event.
@@ -139,18 +137,6 @@ fn event(id: &str) -> Event {
     }
 }
 
-fn letters(driver: &mut TopologyDriver) -> Vec<DeadLetter> {
-    let topic = driver.topology().dead_letters().clone();
-    let read = |body| Record { offset: Offset(0), timestamp: Millis(9), body };
-    let letters = driver.read_output(&topic).into_iter();
-    letters.map(|body| DeadLetter::of(Partition(0), read(body))).collect()
-}
-
-fn requeue(driver: &mut TopologyDriver, letter: &DeadLetter) {
-    let to = destination(driver.topology(), letter).expect("it can be requeued");
-    driver.pipe_body(Lane::Facts, requeued_record(letter, &to).body);
-}
-
 fn delivered(driver: &mut TopologyDriver) -> usize {
     let topic = driver.topology().out_stream().clone();
     driver.read_output(&topic).len()
@@ -194,7 +180,7 @@ fn a_value_of_a_later_build_fails_its_operator_alone_and_can_be_requeued() {
     for (table, later) in [(NUMBER, &[3, 1, 2, 3][..]), (NUMBER + 1, &[1; 7])] {
         driver.pipe_input(&Planter::event(Table(table), KEY, later));
         driver.pipe_input(&event("e-1"));
-        let letters = letters(&mut driver);
+        let letters = driver.read_dead_letters();
         let [letter] = &letters[..] else { panic!("one dead letter: {letters:?}") };
         assert_eq!(letter.operator_failure().map(|failure| failure.operator), Some("counter"));
         for part in [&format!("table {table} can't be decoded"), "later build", "requeue"] {
@@ -207,7 +193,7 @@ fn a_value_of_a_later_build_fails_its_operator_alone_and_can_be_requeued() {
             KEY,
             &[[0; 8].as_slice(), &[1, 4]].concat(),
         ));
-        requeue(&mut driver, letter);
+        driver.requeue(letter);
         assert_eq!(count(&mut driver), Some(vec![1, 5]), "the requeued event alone");
     }
     driver.replay().expect("the same again");
@@ -227,13 +213,13 @@ fn a_timer_of_a_later_build_becomes_a_dead_letter_and_the_others_fire() {
     driver.tick();
     assert_eq!(driver.get(Table(NUMBER), b"bob\0\0").as_deref(), Some(&[1, 1][..]));
     assert_eq!(driver.all(EXPIRIES.spec.table).len(), 1, "the lease of bob");
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     let [letter] = &found[..] else { panic!("one dead letter: {found:?}") };
     assert_eq!(letter.operator_failure().map(|failure| failure.operator), Some("counter"));
     assert!(letter.detail().contains("later build"), "{}", letter.detail());
     // A build that can't decode it either sets it aside again.
-    requeue(&mut driver, letter);
-    let found = letters(&mut driver);
+    driver.requeue(letter);
+    let found = driver.read_dead_letters();
     assert!(found[0].detail().contains("requeue"), "{}", found[0].detail());
     driver.replay().expect("the same again");
 }
@@ -247,6 +233,6 @@ fn an_accepted_id_that_cannot_be_decoded_sets_its_event_aside() {
     driver.pipe_input(&Planter::event(IDS, &id, &[1; 17]));
     driver.pipe_input(&event("e-1"));
     assert_eq!(delivered(&mut driver), 0, "it may be a duplicate");
-    let found = letters(&mut driver);
+    let found = driver.read_dead_letters();
     assert!(found[0].detail().contains("table 1 can't be decoded"), "{}", found[0].detail());
 }
