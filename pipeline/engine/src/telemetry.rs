@@ -124,7 +124,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         "derive_lane_lag_records",
         "gauge",
         &["lane"],
-        "Records of a lane that its tasks have not read yet; updated every few seconds.",
+        "Records of a lane that its tasks have not read yet, a pack of facts as one; updated every \
+         few seconds.",
     ),
     (
         "derive_lane_oldest_wait_seconds",

@@ -243,10 +243,12 @@ impl TransactionReplay<'_> {
         self.task.lanes[lane.index()] = offset + 1;
         let first = self.read[lane.index()].map_or(offset, |(first, _)| first);
         self.read[lane.index()] = Some((first, offset));
-        if !matches!(lane, Lane::Facts | Lane::FactsUrgent) {
+        let is_fact = matches!(lane, Lane::Facts | Lane::FactsUrgent);
+        let entries = if is_fact { entries_of(body).ok() } else { None };
+        // What is no pack becomes a dead letter whole.
+        let Some(entries) = entries.map(VecDeque::from) else {
             return Ok(ReadRecord { position: format!("{at}/{offset}"), time, body: body.clone() });
-        }
-        let entries = entries_of(body)?.into();
+        };
         self.pack = Some(UnreadEntries { lane, offset, time, entries, next: 0 });
         self.read(lane)
     }

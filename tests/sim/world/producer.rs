@@ -3,9 +3,11 @@
 //! Producers are not under test: their writes never fail, but they repeat events, as after a lost
 //! response.
 
+use bytes::Bytes;
 use tidewire_engine::admit::AdmitInput;
+use tidewire_engine::fact_pack::{FactPackBuilder, PackedFact};
 use tidewire_engine::port::Appender;
-use tidewire_engine::record::{Body, Outgoing, TopicPartition};
+use tidewire_engine::record::{Body, Millis, Outgoing, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_schemas::Priority;
 
@@ -161,8 +163,24 @@ impl Producer {
         let value = format!("no avro {}", self.sequence).into_bytes();
         let at =
             TopicPartition::new(topology.lane(lane), topology.entity_partition(&account, &key));
-        write(log, &at, Body::new(Some(key.as_bytes()), Some(&value), &[]));
+        let is_fact = matches!(lane, Lane::Facts | Lane::FactsUrgent);
+        let body = match is_fact && self.random.below(2) == 0 {
+            true => pack_of(&key, &value),
+            false => Body::new(Some(key.as_bytes()), Some(&value), &[]),
+        };
+        write(log, &at, body);
     }
+}
+
+/// A pack of three facts with this value, which is no event.
+fn pack_of(key: &str, value: &[u8]) -> Body {
+    let mut builder = FactPackBuilder::default();
+    for hops in 1..4 {
+        let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value));
+        let fact = PackedFact { hops, time: Millis(1), operators: Bytes::new(), key, value };
+        assert_eq!(builder.push(fact), None, "it fits");
+    }
+    builder.finish().expect("it has entries")
 }
 
 fn write(log: &FakeLog, at: &TopicPartition, body: Body) {

@@ -200,7 +200,12 @@ fn restore() -> Value {
 
 fn summary() -> Vec<super::property::Property> {
     vec![
-        always("id", text(), "where it came from: topic/partition/offset, or http/time/number"),
+        always(
+            "id",
+            text(),
+            "where it came from: topic/partition/offset, of an entry of a pack of facts with \
+             /index, or http/time/number",
+        ),
         always("time", time(), "when it came in"),
         always("state", one_of(["open", "requeued", "dropped"]), "what became of it"),
         always("reason", text(), "why it is a dead letter"),
