@@ -134,18 +134,12 @@ fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
 
 fn round(events: &[Event], operators: Operators) -> Round {
     let mut driver = TopologyDriver::new(operators);
-    let begun = cpu_time();
+    let begun = machine::thread_cpu_time();
     let (mut facts, mut outputs) = (0, 0);
     for batch in events.chunks(BATCH) {
         let done = driver.process_batch(batch);
         facts += done.facts;
         outputs += done.outputs;
     }
-    Round { cpu: cpu_time() - begun, facts, outputs }
-}
-
-/// CPU time of this thread, which other processes on the machine affect less.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))
+    Round { cpu: machine::thread_cpu_time() - begun, facts, outputs }
 }

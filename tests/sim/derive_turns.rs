@@ -7,7 +7,8 @@ use std::time::Duration;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::order::{OrderRecord, Tick};
 use tidewire_engine::derive::{
-    ChannelDelivery, Derive, DeriveConfig, DerivePorts, Operator, SETTLE_MS, TICK_MS,
+    ChannelDelivery, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Operator, SETTLE_MS,
+    TICK_MS,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
@@ -214,6 +215,7 @@ impl TestLoop {
             build: "sim".to_owned(),
             settings_hash: 7,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let now = AtomicI64::new(log.state().now.0);
         let clock = Arc::new(ReadClock { now, step: clock_step });

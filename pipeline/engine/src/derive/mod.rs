@@ -51,6 +51,7 @@ mod updates;
 mod accepted_id;
 mod changelog;
 pub(crate) mod encoding;
+mod id_filter;
 pub mod lane_times;
 pub mod order;
 pub mod progress;
@@ -65,6 +66,7 @@ pub use effect_limits::{
     CAUSE_MAX_BYTES, EMISSION_MAX_BYTES, STATE_KEY_MAX_BYTES, STATE_VALUE_MAX_BYTES,
 };
 pub use emit::{Emission, StateKey};
+pub use id_filter::{DEDUP_FILTER_BYTES, DEDUP_FILTER_BYTES_MIN};
 pub use input::Input;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};

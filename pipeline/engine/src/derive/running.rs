@@ -14,6 +14,7 @@ use crate::dead_letters::operator_failure::RequeuedFor;
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
+use crate::derive::id_filter::IdFilter;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
@@ -61,6 +62,7 @@ pub(super) struct RunningTask {
     queues: Lanes,
     pub(super) state: TaskState,
     sources: SourceOffsets,
+    pub(super) ids: IdFilter,
     pub(super) timers: Timers,
     /// The ends of intervals of coalesced updates.
     pub(super) intervals: Timers,
@@ -89,6 +91,7 @@ pub(super) struct RunningTask {
 pub(super) struct RestoredTask {
     pub(super) partition: Partition,
     pub(super) state: TaskState,
+    pub(super) ids: IdFilter,
     pub(super) progress: TaskProgress,
     /// The position of each lane.
     pub(super) positions: [Offset; Lane::COUNT],
@@ -127,7 +130,7 @@ impl RunningTask {
 
     /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
-        let RestoredTask { partition, mut state, progress, level, .. } = restored;
+        let RestoredTask { partition, mut state, ids, progress, level, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
@@ -140,6 +143,7 @@ impl RunningTask {
             queues: Lanes::default(),
             state,
             sources: SourceOffsets::default(),
+            ids,
             timers,
             intervals,
             batch: TaskBatch::default(),
@@ -304,6 +308,12 @@ impl RunningTask {
         self.sources.write(&mut self.state);
     }
 
+    /// Reads the next accepted ids of the store for their filter. Returns whether there were any to
+    /// read.
+    pub(super) fn load_ids(&mut self) -> Result<bool, StoreError> {
+        self.ids.load(self.state.store(), self.progress.times.settled())
+    }
+
     /// Whether committed state or progress waits to be handed over.
     pub(super) fn has_unwritten(&self) -> bool {
         self.progress_moved || self.state.has_pending()
@@ -350,6 +360,7 @@ impl RunningTask {
         self.progress.times = self.times;
         self.settle_from_committed = self.settle_from;
         self.state.apply();
+        self.ids.expire(self.progress.times.settled());
         telemetry::batch_committed(&batch.counts, batch.failed_calls(), batch.dropped());
     }
 
