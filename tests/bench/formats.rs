@@ -122,21 +122,15 @@ fn per_event(
     mut read: impl FnMut(&[u8]) -> usize,
 ) -> Duration {
     let rounds = (0..ROUNDS).map(|_| {
-        let begun = cpu_time();
+        let begun = machine::thread_cpu_time();
         for record in records.iter().cycle().take(events) {
             black_box(read(black_box(record)));
         }
-        cpu_time() - begun
+        machine::thread_cpu_time() - begun
     });
     let best = rounds.min().expect("several rounds").div_f64(events as f64);
     println!("  {what}: {:.3} µs", best.as_secs_f64() * 1e6);
     best
-}
-
-/// CPU time of this thread, which other processes on the machine affect less.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))
 }
 
 fn mean_bytes(records: &[Vec<u8>]) -> usize {

@@ -139,7 +139,7 @@ fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
 
 fn round(events: &[Event], operators: Operators) -> Round {
     let mut driver = TopologyDriver::new(operators);
-    let begun = cpu_time();
+    let begun = machine::thread_cpu_time();
     let mut all = ProcessedBatch::default();
     for batch in events.chunks(BATCH) {
         let done = driver.process_batch(batch);
@@ -149,11 +149,5 @@ fn round(events: &[Event], operators: Operators) -> Round {
         all.outputs += done.outputs;
     }
     let ProcessedBatch { facts, packs, pack_bytes, outputs } = all;
-    Round { cpu: cpu_time() - begun, facts, packs, pack_bytes, outputs }
-}
-
-/// CPU time of this thread, which other processes on the machine affect less.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))
+    Round { cpu: machine::thread_cpu_time() - begun, facts, packs, pack_bytes, outputs }
 }

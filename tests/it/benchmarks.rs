@@ -23,6 +23,11 @@ fn every_form_of_an_event_is_read() {
 }
 
 #[test]
+fn new_ids_are_accepted_and_copies_dropped_from_a_store_on_disk() {
+    run(env!("CARGO_BIN_EXE_bench-dedup"), &["2000", "6000"]);
+}
+
+#[test]
 fn the_pipeline_on_kafka_delivers_everything_and_reports_its_hops() {
     let arguments = ["--log", "kafka", "--seconds", "1", "--rate", "200", "--subscribers", "10"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &[&arguments[..], &["--events", "5000"]].concat());

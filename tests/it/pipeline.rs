@@ -16,7 +16,7 @@ use tidewire_engine::admit::{
     Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit, WaitingPartitions,
 };
 use tidewire_engine::derive::order::OrderRecord;
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
+use tidewire_engine::derive::{DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Clock, Isolation, Log, ReadLimit};
 use tidewire_engine::record::TopicPartition;
@@ -83,6 +83,7 @@ impl PipelineUnderTest {
             build: "test".to_owned(),
             settings_hash: 1,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         Derive::new(config, self.ports.clone(), OPERATORS).expect("joined")
     }

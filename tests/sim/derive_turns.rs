@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::order::{OrderRecord, Tick};
 use tidewire_engine::derive::{
-    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, MAX_OPEN_MS,
-    Operator, OperatorError, SETTLE_MS, TICK_MS,
+    ChannelDelivery, Context, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Flow, Input,
+    MAX_OPEN_MS, Operator, OperatorError, SETTLE_MS, TICK_MS,
 };
 use tidewire_engine::fact_pack::{FactPackBuilder, PackedFact, pack_of_record};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
@@ -260,6 +260,7 @@ impl TestLoop {
             build: "sim".to_owned(),
             settings_hash: 7,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let now = AtomicI64::new(log.state().now.0);
         let clock = Arc::new(ReadClock { now, step: clock_step });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts, Operator};
+use tidewire_engine::derive::{DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Operator};
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -98,6 +98,7 @@ impl OneMachine {
                 catalogue: self.catalogue,
                 settings_hash: 7,
                 standby: false,
+                dedup_filter_bytes: DEDUP_FILTER_BYTES,
             };
             let ports = DerivePorts {
                 log: Arc::new(process.clone()),

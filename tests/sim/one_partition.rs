@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidewire_engine::admit::{
     Admit, AdmitConfig, AdmitInput, PoisonBreaker, PoisonLimit, WaitingPartitions,
 };
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
+use tidewire_engine::derive::{DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::lane_record::VERDICT;
 use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
@@ -106,6 +106,7 @@ impl OnePartition {
                 settings_hash: 7,
                 catalogue: Catalogue::builtin(),
                 standby: false,
+                dedup_filter_bytes: DEDUP_FILTER_BYTES,
             };
             let ports = DerivePorts {
                 log: Arc::new(self.log.clone()),

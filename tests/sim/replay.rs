@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, Operator,
-    OperatorError, Operators, TableDecl,
+    Changelog, ChannelDelivery, Context, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts,
+    Flow, Input, Operator, OperatorError, Operators, TableDecl,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::{Body, Millis, Offset, Outgoing, Partition, Record, TopicPartition};
@@ -128,6 +128,7 @@ impl ReplayFixture {
             build: build.to_owned(),
             settings_hash: 7,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let ports = DerivePorts {
             log: Arc::new(self.log.clone()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidewire_engine::derive::order::OrderRecord;
 use tidewire_engine::derive::stores::{FieldDecoder, KeyValue, StoreValue};
 use tidewire_engine::derive::{
-    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, Operator,
-    OperatorError, Operators, TableDecl, dedup::Dedup, highest_level,
+    ChannelDelivery, Context, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Flow, Input,
+    Operator, OperatorError, Operators, TableDecl, dedup::Dedup, highest_level,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, LogError};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
@@ -160,6 +160,7 @@ impl TwoPartitions {
             build: "one".to_owned(),
             settings_hash: 7,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let ports = DerivePorts {
             log: Arc::new(self.log.clone()),

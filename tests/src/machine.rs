@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// Processor, cores, memory and kernel, as a table's caption.
 pub fn describe() -> String {
@@ -19,6 +20,12 @@ pub fn describe() -> String {
         memory_kib / (1 << 20),
         kernel.trim()
     )
+}
+
+/// CPU time of this thread, which other processes on the machine affect less.
+pub fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

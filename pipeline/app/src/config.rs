@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use tidewire_connectors::registry as schema_registry;
 use tidewire_engine::admit::PoisonLimit;
+use tidewire_engine::derive::DEDUP_FILTER_BYTES_MIN;
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::catalogue::Catalogue;
 
@@ -42,6 +43,8 @@ const CONNECTIONS_BYTES_MAX: u64 = 64 << 30;
 const SHARDS_MAX: u64 = 64;
 /// A thread without a partition has nothing to do.
 const DERIVE_THREADS_MAX: u64 = 64;
+/// More memory than DERIVE's machine has.
+const DEDUP_FILTER_BYTES_MAX: u64 = 64 << 30;
 /// With a higher minimum the poison limit would never be checked.
 const POISON_MIN_RECORDS_MAX: u64 = 1_000_000;
 /// The demo shares the machine with the pipeline it feeds.
@@ -87,6 +90,8 @@ pub struct Config {
     pub derive_threads: u32,
     /// Whether DERIVE follows the state of partitions that another process owns.
     pub derive_standby: bool,
+    /// Bytes of memory for the filters of accepted ids, all partitions together.
+    pub dedup_filter_bytes: usize,
     /// The gateway's memory and threads.
     pub gateway: GatewaySizing,
     /// Synthetic events per second; `None`: no demo.
@@ -215,6 +220,9 @@ impl Config {
             derive_threads: read
                 .value("derive.threads", |t| values::whole_number(t, 1, DERIVE_THREADS_MAX)),
             derive_standby: read.value("derive.standby", values::boolean),
+            dedup_filter_bytes: read.value("derive.dedup_filter_bytes", |t| {
+                values::bytes(t, DEDUP_FILTER_BYTES_MIN as u64, DEDUP_FILTER_BYTES_MAX)
+            }),
             gateway: GatewaySizing {
                 ring_bytes: read.value("gateway.ring_bytes", |t| {
                     values::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
@@ -370,6 +378,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.gateway.ring_bytes, 64 << 20);
         assert_eq!(config.gateway.connections_bytes, memory::CONNECTIONS_BYTES);
+        assert_eq!(config.dedup_filter_bytes, tidewire_engine::derive::DEDUP_FILTER_BYTES);
         assert_eq!(config.demo_rate_per_s, None);
     }
 

@@ -49,6 +49,13 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
          copy of a record.",
     ),
     (
+        "derive_ids_read_total",
+        "counter",
+        &[],
+        "Event ids that were looked up in the state, since the filter of accepted ids did not rule \
+         them out: copies, and some new ones.",
+    ),
+    (
         "derive_facts_first",
         "gauge",
         &["thread"],
@@ -291,6 +298,8 @@ pub(crate) struct BatchCounts {
     /// Records taken, by [`Lane::index`].
     pub(crate) taken: [u64; Lane::COUNT],
     pub(crate) duplicates: u64,
+    /// Ids that the filter of accepted ids did not rule out.
+    pub(crate) ids_read: u64,
     /// Second copies of ADMIT.
     pub(crate) copies: u64,
     pub(crate) undelivered: u64,
@@ -337,6 +346,7 @@ pub(crate) fn batch_committed(
     counter!("derive_outputs_total").increment(counts.outputs);
     counter!("derive_duplicates_total", "reason" => "id").increment(counts.duplicates);
     counter!("derive_duplicates_total", "reason" => "copy").increment(counts.copies);
+    counter!("derive_ids_read_total").increment(counts.ids_read);
     counter!("derive_undelivered_total").increment(counts.undelivered);
     counter!("derive_timers_total").increment(counts.timers);
     counter!("derive_keys_skipped_total").increment(counts.keys_skipped);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tidewire_connectors::kafka::{Config, KafkaLog};
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::derive::{
-    Changelog, Context, Derive, DeriveConfig, DerivePorts, Emission, Flow, Input, Operator,
-    OperatorError, StateKey, TableDecl,
+    Changelog, Context, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Emission, Flow,
+    Input, Operator, OperatorError, StateKey, TableDecl,
 };
 use tidewire_engine::port::{Table, TableExpiry, TableSpec};
 use tidewire_engine::topology::{DEFAULT_PARTITIONS, Topology};
@@ -95,6 +95,7 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
         build: "bench".to_owned(),
         settings_hash: 0,
         standby: false,
+        dedup_filter_bytes: DEDUP_FILTER_BYTES,
     };
     let derive = Derive::new(config, ports, &[&Count]).map_err(io::Error::other)?;
     turn(derive)

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tidewire_connectors::rocks::{self, RocksStores};
 use tidewire_engine::admit::{PoisonBreaker, PoisonLimit};
 use tidewire_engine::derive::{
-    Changelog, ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, Operator,
-    OperatorError, TableDecl, dedup::Dedup,
+    Changelog, ChannelDelivery, Context, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts,
+    Flow, Input, Operator, OperatorError, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::{Log, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Outgoing;
@@ -145,6 +145,7 @@ impl OperatorRound<'_> {
             catalogue: Catalogue::builtin(),
             settings_hash: 1,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let mut derive = Derive::new(config, ports, self.operators).expect("joined");
         let mut admit = admit(log, &self.topology, &PoisonBreaker::new(PoisonLimit::OFF));

@@ -12,8 +12,8 @@ use tidewire_engine::dead_letters::{
     list, plan, resolutions_of, resolve, trail,
 };
 use tidewire_engine::derive::{
-    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, OnFailure, Operator,
-    OperatorError, TableDecl, dedup::Dedup,
+    ChannelDelivery, Context, DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Flow, Input,
+    OnFailure, Operator, OperatorError, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::Log;
 use tidewire_engine::record::Millis;
@@ -199,6 +199,7 @@ fn an_event_that_failed_in_an_operator_leaves_no_trace_and_passes_when_requeued(
         build: "test".to_owned(),
         settings_hash: 1,
         standby: false,
+        dedup_filter_bytes: DEDUP_FILTER_BYTES,
     };
     let mut derive = Derive::new(config, ports, OPERATORS).expect("joined");
     let mut admit = admit(&log, &topology, &PoisonBreaker::new(PoisonLimit::OFF));

@@ -39,6 +39,11 @@ pub(super) const LIMITS: &[TightLimit] = &[
         tight: "const APPEND_BYTES: usize = 1 << 10;",
     },
     TightLimit {
+        file: "src/derive/id_filter.rs",
+        original: "const LOAD_ROWS: usize = 2_048;",
+        tight: "const LOAD_ROWS: usize = 2;",
+    },
+    TightLimit {
         file: "src/derive/running.rs",
         original: "const STEP_RECORDS: usize = 64;",
         tight: "const STEP_RECORDS: usize = 3;",
@@ -761,6 +766,27 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An expired id is not accepted.",
         original: "context.time().0.abs_diff(seen.at.0) < WINDOW_MS.unsigned_abs()",
         mutated: "context.time().0.abs_diff(seen.at.0) < u64::MAX",
+    },
+    Mutant {
+        name: "ids_of_the_store_are_ruled_out",
+        file: "src/derive/id_filter.rs",
+        breaks: "The filter of a restarted task does not know the ids of its store.",
+        original: "self.unread.is_none()",
+        mutated: "true",
+    },
+    Mutant {
+        name: "the_filter_drops_ids_too_early",
+        file: "src/derive/id_filter.rs",
+        breaks: "Ids leave the filter before they expire.",
+        original: "self.buckets.retain(|bucket| is_kept(bucket.latest, settled));",
+        mutated: "self.buckets.retain(|bucket| bucket.latest >= settled);",
+    },
+    Mutant {
+        name: "replayed_ids_are_ruled_out",
+        file: "src/derive/restore.rs",
+        breaks: "The filter misses ids that were replayed and that the store does not have yet.",
+        original: "self.ids.insert(id, *since);",
+        mutated: "let _ = since;",
     },
     Mutant {
         name: "task_time_decides_duplicates",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::admit::{Admit, AdmitConfig, PoisonBreaker, PoisonLimit, WaitingPartitions};
-use tidewire_engine::derive::{Derive, DeriveConfig, DerivePorts};
+use tidewire_engine::derive::{DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts};
 use tidewire_engine::port::{Clock, Log};
 use tidewire_engine::record::Millis;
 use tidewire_engine::turn::{EngineError, TurnOutcome};
@@ -76,6 +76,7 @@ impl World {
                 build: "sim".to_owned(),
                 settings_hash: 7,
                 standby: n % 2 == 1,
+                dedup_filter_bytes: DEDUP_FILTER_BYTES,
             };
             let ports = DerivePorts {
                 log: Arc::new(log.clone()),

@@ -90,6 +90,7 @@ pub fn start_derive(
             build: BUILD_NAME.into(),
             settings_hash: SETTINGS_HASH,
             standby: config.derive_standby,
+            dedup_filter_bytes: config.dedup_filter_bytes,
         };
         let status = LoopStatus::new("derive");
         let make = derive_factory(derive, derive_ports.clone(), status.clone());

@@ -1,4 +1,4 @@
-//! The value of an accepted id in the table of de-duplication.
+//! The table of accepted ids, and the value of an id in it.
 //!
 //! ```text
 //! kept since, 8 bytes big-endian · append time of its event, 8 bytes big-endian
@@ -10,7 +10,15 @@
 //! It has no version: its changelog is `order`, from which every build makes the rows it reads. A
 //! change of it is a change of the topics' layout (`topics_layout/record.rs`).
 
+use crate::port::Table;
 use crate::record::Millis;
+
+/// The table of accepted ids.
+pub const IDS: Table = Table(1);
+
+/// Milliseconds between the append times of two events of one id within which the second one taken
+/// is a duplicate.
+pub const WINDOW_MS: i64 = 24 * 3_600_000;
 
 /// The value of an accepted id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -206,7 +206,7 @@ impl Derive {
             }
             TaskPhase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;
-                Ok(false)
+                running.load_ids().map_err(|e| EngineError::of_store("reading accepted ids", e))
             }
             TaskPhase::Draining(_) | TaskPhase::Closed => Ok(false),
         }

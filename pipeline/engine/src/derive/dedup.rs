@@ -16,6 +16,9 @@
 //! That of an event that is late already (ADMIT was stopped for a day) is kept for a window from
 //! then on. An expired id counts as absent whether or not the store has dropped it. The changelog
 //! is the `order` record, so an accepted id is written only once.
+//!
+//! Nearly all ids are new. A filter in memory (`id_filter.rs`) rules them out, so that the state is
+//! read only for copies.
 
 use tidewire_schemas::id::hash128;
 
@@ -25,15 +28,10 @@ use crate::derive::operator::{Context, Flow, OnFailure, Operator, OperatorError}
 use crate::derive::plan::Events;
 use crate::derive::stores::unreadable;
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::port::{Table, TableExpiry, TableSpec};
+use crate::port::{TableExpiry, TableSpec};
 use crate::value_level::ValueLevel;
 
-/// The table of accepted ids.
-pub const IDS: Table = Table(1);
-
-/// Milliseconds between the append times of two events of one id within which the second one taken
-/// is a duplicate.
-pub const WINDOW_MS: i64 = 24 * 3_600_000;
+pub use crate::derive::accepted_id::{IDS, WINDOW_MS};
 
 /// The operator of de-duplication.
 pub struct Dedup;
@@ -70,7 +68,7 @@ impl Operator for Dedup {
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let id = hash128(event.account_id, event.event_id);
-        if let Some(value) = context.get(IDS, &id)? {
+        if let Some(value) = context.accepted(IDS, &id)? {
             let seen = AcceptedId::decode(&value).ok_or_else(|| unreadable(IDS, "value"))?;
             if is_duplicate(seen, context) {
                 return Ok(Flow::Duplicate);

@@ -48,6 +48,7 @@ mod tests {
 
     use super::*;
     use crate::derive::dedup::Dedup;
+    use crate::derive::id_filter::IdFilter;
     use crate::derive::memory_store::MemoryStore;
     use crate::derive::operator::{Rules, plan_of};
     use crate::derive::progress::TaskProgress;
@@ -100,6 +101,7 @@ mod tests {
         let restored = RestoredTask {
             partition,
             state: TaskState::new(Box::<MemoryStore>::default()),
+            ids: IdFilter::new(0),
             progress: TaskProgress::default(),
             positions: [Offset(0); Lane::COUNT],
             lane_ids: [TopicId::default(); Lane::COUNT],

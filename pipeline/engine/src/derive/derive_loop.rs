@@ -56,6 +56,15 @@ pub struct DeriveConfig {
     /// Whether to follow the changelogs of partitions that another process owns; for one thread per
     /// state folder only.
     pub standby: bool,
+    /// Bytes of memory for the filters of accepted ids, all partitions together.
+    pub dedup_filter_bytes: usize,
+}
+
+impl DeriveConfig {
+    /// The share of one partition.
+    pub(super) fn id_filter_bytes(&self) -> usize {
+        self.dedup_filter_bytes / self.topology.partitions().max(1) as usize
+    }
 }
 
 /// The ports of a DERIVE loop.
@@ -100,6 +109,7 @@ impl DeriveShared {
             stores: &*self.ports.stores,
             group: &self.group,
             owner: &self.owner,
+            id_filter_bytes: self.config.id_filter_bytes(),
             now: self.now(),
         }
     }

@@ -15,6 +15,7 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
 
 use crate::derive::derive_loop::DeriveConfig;
+use crate::derive::id_filter::DEDUP_FILTER_BYTES;
 use crate::derive::lane_times::LaneSet;
 use crate::derive::memory_store::MemoryStore;
 use crate::derive::order::OrderRecord;
@@ -23,7 +24,7 @@ use crate::derive::running::TickTime;
 use crate::derive::sandbox::{Executed, Operators, Sandbox, StoredTask};
 use crate::fact_pack::{decode, entries_in, pack_of_record};
 use crate::lane_record::VERDICT;
-use crate::port::{KeyRange, Table};
+use crate::port::{KeyRange, Store, Table};
 use crate::record::{Body, Millis, Offset, Outgoing, Partition, Record, Topic};
 use crate::topology::{Lane, Topology};
 use crate::value_level::ValueLevel;
@@ -36,7 +37,7 @@ pub const START: Millis = Millis(1_767_607_200_000);
 const PARTITION: Partition = Partition(0);
 
 /// The reason for every `expect` here.
-const NEVER_FAILS: &str = "a store in memory never fails";
+const NEVER_FAILS: &str = "the store of a test or benchmark never fails";
 
 /// The input of one transaction, and its result.
 struct DrivenTransaction {
@@ -138,11 +139,20 @@ pub struct TopologyDriver {
 impl TopologyDriver {
     /// A task with these operators and empty tables, at [`START`].
     pub fn new(operators: Operators) -> Self {
-        Self::with_catalogue(operators, Catalogue::builtin())
+        Self::over(operators, Catalogue::builtin(), Box::<MemoryStore>::default())
     }
 
     /// The same with another catalogue.
     pub fn with_catalogue(operators: Operators, catalogue: &'static Catalogue) -> Self {
+        Self::over(operators, catalogue, Box::<MemoryStore>::default())
+    }
+
+    /// A task with the tables of a store, at [`START`]. A replay begins with empty tables.
+    pub fn with_store(operators: Operators, store: Box<dyn Store>) -> Self {
+        Self::over(operators, Catalogue::builtin(), store)
+    }
+
+    fn over(operators: Operators, catalogue: &'static Catalogue, store: Box<dyn Store>) -> Self {
         let config = DeriveConfig {
             topology: Topology::new("t.", 1),
             catalogue,
@@ -151,9 +161,10 @@ impl TopologyDriver {
             build: "test".to_owned(),
             settings_hash: 0,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         Self {
-            sandbox: fresh(&config, operators),
+            sandbox: opened(&config, operators, store),
             operators,
             config,
             now: START,
@@ -331,6 +342,12 @@ impl TopologyDriver {
         taken.into_iter().map(|output| output.body).collect()
     }
 
+    /// Reads the next accepted ids of the store for their filter, as a task does once per turn.
+    /// `false`: all are read.
+    pub fn load_ids(&mut self) -> bool {
+        self.sandbox.load_ids().expect(NEVER_FAILS)
+    }
+
     /// Sets a row of a table, as another build would have written it. A replay does not know it.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.sandbox.state().put(table, key, Some(Bytes::copy_from_slice(value)));
@@ -366,7 +383,8 @@ impl TopologyDriver {
 
     /// Executes every input again on an empty store; an error names the first difference.
     pub fn replay(&self) -> Result<(), String> {
-        let mut again = fresh(&self.config, self.operators);
+        let empty = Box::<MemoryStore>::default();
+        let mut again = opened(&self.config, self.operators, empty);
         for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {
             again.set_level(first.order.level);
             let second = execute(&mut again, input);
@@ -386,12 +404,10 @@ impl TopologyDriver {
     }
 }
 
-fn fresh(config: &DeriveConfig, operators: Operators) -> Sandbox {
-    let stored = StoredTask {
-        partition: PARTITION,
-        store: Box::<MemoryStore>::default(),
-        progress: TaskProgress::default(),
-    };
+fn opened(config: &DeriveConfig, operators: Operators, mut store: Box<dyn Store>) -> Sandbox {
+    let progress = store.progress().expect(NEVER_FAILS);
+    let progress = progress.and_then(|stored| TaskProgress::decode(&stored)).unwrap_or_default();
+    let stored = StoredTask { partition: PARTITION, store, progress };
     Sandbox::new(config.clone(), operators, stored).expect(NEVER_FAILS)
 }
 

@@ -380,6 +380,7 @@ mod tests {
 
     use super::*;
     use crate::derive::derive_loop::DeriveConfig;
+    use crate::derive::id_filter::DEDUP_FILTER_BYTES;
     use crate::derive::memory_store::MemoryStore;
     use crate::derive::progress::TaskProgress;
     use crate::derive::sandbox::{Sandbox, StoredTask};
@@ -495,6 +496,7 @@ mod tests {
             settings_hash: 0,
             catalogue: Catalogue::builtin(),
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let (store, progress) = (Box::<MemoryStore>::default(), TaskProgress::default());
         let stored = StoredTask { partition: Partition(0), store, progress };

@@ -57,6 +57,7 @@ mod updates;
 mod accepted_id;
 mod changelog;
 pub(crate) mod encoding;
+mod id_filter;
 pub mod lane_times;
 pub mod order;
 mod partial_rows;
@@ -75,6 +76,7 @@ pub use effect_limits::{
 };
 pub use emit::{Emission, StateKey};
 pub use flush_partials::FLUSH_PARTS_MAX;
+pub use id_filter::{DEDUP_FILTER_BYTES, DEDUP_FILTER_BYTES_MIN};
 pub use input::Input;
 pub use limits::{MAX_BYTES, MAX_OPEN_MS, MAX_RECORDS, URGENT_WAIT_MS};
 pub use operator::{Context, Flow, OnFailure, Operator, OperatorError};

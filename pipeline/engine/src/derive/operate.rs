@@ -439,6 +439,7 @@ impl RunningTask {
             state: &mut self.state,
             batch: &mut self.batch,
             timers: &mut self.timers,
+            ids: &mut self.ids,
         }
     }
 }

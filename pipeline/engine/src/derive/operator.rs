@@ -17,6 +17,7 @@ use tidewire_schemas::event::EventView;
 use crate::derive::accepted_id::AcceptedId;
 use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
+use crate::derive::id_filter::IdFilter;
 use crate::derive::input::Input;
 use crate::derive::lane_times::LaneTimes;
 use crate::derive::partial_decl::{PartialDecl, PartialSpec};
@@ -155,6 +156,7 @@ pub struct Context<'a> {
     pub(super) state: &'a mut TaskState,
     pub(super) batch: &'a mut TaskBatch,
     pub(super) timers: &'a mut TaskTimers,
+    pub(super) ids: &'a mut IdFilter,
 }
 
 impl Context<'_> {
@@ -367,10 +369,24 @@ impl Context<'_> {
         self.excess.get_or_insert(why);
     }
 
+    /// The value of an accepted id; `None` also if it has expired.
+    pub(super) fn accepted(
+        &mut self,
+        table: Table,
+        id: &[u8; 16],
+    ) -> Result<Option<Bytes>, OperatorError> {
+        if !self.ids.may_contain(id) {
+            return Ok(None);
+        }
+        self.batch.counts.ids_read += 1;
+        self.get(table, id)
+    }
+
     /// Stores the id of the current event as accepted; its changelog is the `order` record.
     pub(super) fn accept(&mut self, table: Table, id: [u8; 16]) {
         let accepted = AcceptedId { since: self.expiry_time(), at: self.time };
         self.put(table, &id, &accepted.encode());
+        self.ids.insert(&id, accepted.since);
         self.batch.accept(accepted, id);
     }
 }

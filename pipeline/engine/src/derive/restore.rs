@@ -13,10 +13,10 @@
 //! and counted. A restore that outlasts the tombstones it has to read starts again, since removed
 //! keys could come back.
 
-use crate::derive::accepted_id::AcceptedId;
+use crate::derive::accepted_id::{AcceptedId, IDS};
 use crate::derive::changelog;
 use crate::derive::commit_group::transactional_ids;
-use crate::derive::dedup::IDS;
+use crate::derive::id_filter::IdFilter;
 use crate::derive::memory_store::MemoryStore;
 use crate::derive::operator::Rules;
 use crate::derive::order::{Accepted, OrderRecord};
@@ -64,6 +64,8 @@ pub(super) struct RestoreContext<'a> {
     pub(super) group: &'a str,
     /// The base of this loop's transactional ids.
     pub(super) owner: &'a str,
+    /// Bytes that the filter of accepted ids may use.
+    pub(super) id_filter_bytes: usize,
     pub(super) now: Millis,
 }
 
@@ -90,6 +92,8 @@ struct ChangelogTail {
 pub(super) struct ChangelogReader {
     partition: Partition,
     state: TaskState,
+    /// The ids that were replayed.
+    ids: IdFilter,
     progress: TaskProgress,
     reader: Box<dyn Reader>,
     /// `state`, `state.windows`, `order`.
@@ -172,6 +176,7 @@ impl ChangelogReader {
         Ok(Self {
             partition,
             state,
+            ids: IdFilter::new(context.id_filter_bytes),
             progress,
             reader,
             tails,
@@ -257,9 +262,11 @@ impl ChangelogReader {
             let value = Bytes::copy_from_slice(&value);
             for id in ids {
                 self.state.restore(IDS, id, Some(value.clone()));
+                self.ids.insert(id, *since);
             }
         }
         self.progress.times = order.after;
+        self.ids.expire(self.progress.times.settled());
         for lane in Lane::ALL {
             let (known, id) =
                 (&mut self.progress.lane_ids[lane.index()], order.lane_ids[lane.index()]);
@@ -286,6 +293,7 @@ impl ChangelogReader {
         let location = context.store_location(self.partition);
         let empty = location.rebuild(bounds, AWAY_TOO_LONG).map_err(opening)?;
         self.state = task_state(empty.store);
+        self.ids = IdFilter::new(context.id_filter_bytes);
         let from = starts(&empty.progress, bounds);
         let ends = [bounds.state.end, bounds.windows.end, bounds.order.end];
         for (n, tail) in self.tails.iter_mut().enumerate() {
@@ -438,7 +446,7 @@ impl RestoringTask {
         context: RestoreContext<'_>,
         level: ValueLevel,
     ) -> Result<RestoredTask, EngineError> {
-        let ChangelogReader { partition, state, progress, replayed, .. } = self.changelogs;
+        let ChangelogReader { partition, state, ids, progress, replayed, .. } = self.changelogs;
         let positions = self.positions.resolve(&progress);
         self.positions.report_lost(&progress, &lanes(context, partition));
         let agrees = |lane: &Lane| {
@@ -451,7 +459,7 @@ impl RestoringTask {
         let took_ms = context.now.0.saturating_sub(self.assigned.0);
         telemetry::task_restored(partition, replayed, took_ms);
         let lane_ids = self.positions.ids;
-        Ok(RestoredTask { partition, state, progress, positions, lane_ids, level })
+        Ok(RestoredTask { partition, state, ids, progress, positions, lane_ids, level })
     }
 
     /// Stops the restore; what was replayed and not written is replayed by the next one.

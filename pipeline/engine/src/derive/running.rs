@@ -14,6 +14,7 @@ use crate::dead_letters::operator_failure::RequeuedFor;
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
+use crate::derive::id_filter::IdFilter;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::open_pack::{OpenPack, TakenRecord};
 use crate::derive::operator::Rules;
@@ -74,6 +75,7 @@ pub(super) struct RunningTask {
     /// Whether the last tick has left timers that are due. It decides when the next tick comes, not
     /// what a tick does.
     pub(super) has_due_timers: bool,
+    pub(super) ids: IdFilter,
     pub(super) batch: TaskBatch,
     /// Memory for the routing of events, used again.
     pub(super) routes: Routes,
@@ -99,6 +101,7 @@ pub(super) struct RunningTask {
 pub(super) struct RestoredTask {
     pub(super) partition: Partition,
     pub(super) state: TaskState,
+    pub(super) ids: IdFilter,
     pub(super) progress: TaskProgress,
     /// The position of each lane.
     pub(super) positions: [Offset; Lane::COUNT],
@@ -139,7 +142,7 @@ impl RunningTask {
 
     /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
-        let RestoredTask { partition, mut state, progress, level, .. } = restored;
+        let RestoredTask { partition, mut state, ids, progress, level, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = TaskTimers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
@@ -152,6 +155,7 @@ impl RunningTask {
             pack: None,
             state,
             sources: SourceOffsets::default(),
+            ids,
             timers,
             has_due_timers: false,
             batch: TaskBatch::default(),
@@ -346,6 +350,12 @@ impl RunningTask {
         self.sources.write(&mut self.state);
     }
 
+    /// Reads the next accepted ids of the store for their filter. Returns whether there were any to
+    /// read.
+    pub(super) fn load_ids(&mut self) -> Result<bool, StoreError> {
+        self.ids.load(self.state.store(), self.progress.times.settled())
+    }
+
     /// Whether committed state or progress waits to be handed over.
     pub(super) fn has_unwritten(&self) -> bool {
         self.progress_moved || self.state.has_pending()
@@ -392,6 +402,7 @@ impl RunningTask {
         self.progress.times = self.times;
         self.settle_from_committed = self.settle_from;
         self.state.apply();
+        self.ids.expire(self.progress.times.settled());
         telemetry::batch_committed(&batch.counts, batch.failed_calls(), batch.dropped());
     }
 

@@ -7,6 +7,7 @@
 use crate::derive::commit::{order_record, put_changelog};
 use crate::derive::derive_loop::{DeriveConfig, HAND_OVER_BYTES};
 use crate::derive::failure::CommitFailure;
+use crate::derive::id_filter::IdFilter;
 use crate::derive::lane_times::LaneTimes;
 use crate::derive::operator::{Operator, Rules, plan_of};
 use crate::derive::order::OrderRecord;
@@ -70,6 +71,7 @@ impl Sandbox {
         let restored = RestoredTask {
             partition,
             state,
+            ids: IdFilter::new(config.id_filter_bytes()),
             progress,
             positions: [Offset(0); Lane::COUNT],
             lane_ids: progress.lane_ids,
@@ -127,6 +129,11 @@ impl Sandbox {
         &mut self.running.state
     }
 
+    /// Reads the next accepted ids of the store for their filter; `false`: all are read.
+    pub(crate) fn load_ids(&mut self) -> Result<bool, StoreError> {
+        self.running.load_ids()
+    }
+
     /// Ends the transaction as a commit would.
     pub(crate) fn commit(&mut self) -> Result<Executed, EngineError> {
         let mut executed =
@@ -144,8 +151,10 @@ impl Sandbox {
         Ok(executed)
     }
 
-    /// Hands state over once there is much of it, so that memory stays bounded.
+    /// Hands state over once there is much of it, so that memory stays bounded, and reads accepted
+    /// ids of the store.
     fn write_behind(&mut self) -> Result<(), StoreError> {
+        self.load_ids()?;
         let state = &mut self.running.state;
         if state.pending_bytes() > HAND_OVER_BYTES {
             state.hand_over(self.running.progress.encode())?;

@@ -6,7 +6,9 @@
 
 use crate::derive::order::{LaneSpan, OrderRecord};
 use crate::derive::progress::TaskProgress;
-use crate::derive::{DeriveConfig, Executed, Sandbox, StoredTask, TickTime, table_specs};
+use crate::derive::{
+    DEDUP_FILTER_BYTES, DeriveConfig, Executed, Sandbox, StoredTask, TickTime, table_specs,
+};
 use crate::port::{Isolation, LogError, Store, StoreError, Stores};
 use crate::record::{Millis, Offset, Record, TopicPartition};
 use crate::replay::ReadOnlyLog;
@@ -78,6 +80,7 @@ impl Verification {
             build: task.build.clone(),
             settings_hash: task.settings_hash,
             standby: false,
+            dedup_filter_bytes: DEDUP_FILTER_BYTES,
         };
         let state = TopicPartition::new(task.topology.state(), task.partition);
         let changelog = ChangelogMatcher::open(log, &state, progress.state)?;

@@ -222,6 +222,15 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "derive.dedup_filter_bytes",
+        default: "128 MiB",
+        accepts: "16 MiB to 64 GiB",
+        roles: DERIVE,
+        meaning: "memory for the ids of the last 24 hours, divided among all partitions; 2 bytes \
+                  per id are enough, and with less DERIVE reads its state for more new ids",
+        ..BASE
+    },
+    Setting {
         key: "gateway.ring_bytes",
         default: "64 MiB",
         accepts: "1 MiB to 64 GiB",
