@@ -101,7 +101,7 @@ fn kafka_clients_read_what_operators_say_of_the_real_posts_although_derive_is_ki
     expected.check_size();
     let admit = serve("admit", at, "a");
     let mut derive = serve("derive", at, "d");
-    for part in events.chunks(events.len().div_ceil(KILLS + 1)) {
+    for part in events.chunks(events.len().div_ceil(KILLS)) {
         write(at, part);
         std::thread::sleep(BETWEEN);
         derive.kill9();
