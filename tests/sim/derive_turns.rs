@@ -189,9 +189,9 @@ fn requests_for_ends_that_fail_restore_nothing() {
 }
 
 /// Sets a timer for each key, which waits for every lane.
-struct Alarm;
+struct KeyAlarm;
 
-impl Operator for Alarm {
+impl Operator for KeyAlarm {
     fn number(&self) -> u8 {
         60
     }
@@ -206,7 +206,7 @@ impl Operator for Alarm {
     }
 }
 
-const ALARMS: &[&dyn Operator] = &[&Dedup, &Alarm, &ChannelDelivery];
+const ALARMS: &[&dyn Operator] = &[&Dedup, &KeyAlarm, &ChannelDelivery];
 
 /// A clock that advances by this many milliseconds per reading.
 struct ReadClock {

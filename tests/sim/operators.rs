@@ -1,7 +1,7 @@
 //! Operators for the simulation, which together use every layer of a task's state.
 //!
-//! They count, store, remove, scan, set timers, add to totals over all tasks, and fail. [`crate::model`] computes the same again,
-//! independently, on one map.
+//! They count, store, remove, scan, set timers, add to totals over all tasks, and fail.
+//! [`crate::model`] computes the same again, independently, on one map.
 
 use std::ops::ControlFlow;
 

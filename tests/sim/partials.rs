@@ -85,9 +85,9 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue::load(&files).unwrap_or_else(|errors| panic!("{errors}"))
 });
 
-struct Word(String);
+struct SimWord(String);
 
-impl StoreKey for Word {
+impl StoreKey for SimWord {
     fn put(&self, out: &mut Vec<u8>) {
         self.0.put(out);
     }
@@ -97,20 +97,20 @@ impl StoreKey for Word {
     }
 }
 
-impl PartialKey for Word {
+impl PartialKey for SimWord {
     fn put_fields(&self, data: FieldWriter) -> FieldWriter {
         data.text("word", &self.0)
     }
 }
 
-const COUNTED: Partial<Word, i64> = Partial::new(60, "words", "word.counted", INTERVAL_MS);
+const COUNTED: Partial<SimWord, i64> = Partial::new(60, "words", "word.counted", INTERVAL_MS);
 
 const TOTALS: KeyValue<String, i64> = KeyValue::new(TOTALS_NUMBER, "totals");
 
 /// Adds each word of a line.
-struct Adder;
+struct LineAdder;
 
-impl Operator for Adder {
+impl Operator for LineAdder {
     fn number(&self) -> u8 {
         60
     }
@@ -139,7 +139,7 @@ impl Operator for Adder {
     ) -> Result<Flow, OperatorError> {
         let words = event.fields().text("words").expect("a line has words").into_owned();
         for word in words.split_whitespace() {
-            COUNTED.add(context, &Word(word.to_owned()), 1)?;
+            COUNTED.add(context, &SimWord(word.to_owned()), 1)?;
         }
         Ok(Flow::Continue)
     }
@@ -148,9 +148,9 @@ impl Operator for Adder {
 static FIXED: AtomicBool = AtomicBool::new(false);
 
 /// Adds up the parts of a word; fails on one of them until it is fixed.
-struct Totals;
+struct WordTotals;
 
-impl Operator for Totals {
+impl Operator for WordTotals {
     fn number(&self) -> u8 {
         61
     }
@@ -184,7 +184,7 @@ impl Operator for Totals {
     }
 }
 
-const OPERATORS: &[&dyn Operator] = &[&Dedup, &Adder, &Totals, &ChannelDelivery];
+const OPERATORS: &[&dyn Operator] = &[&Dedup, &LineAdder, &WordTotals, &ChannelDelivery];
 
 /// A line of these words.
 fn line(n: u64, words: &str) -> Event {
@@ -306,7 +306,7 @@ fn totals_over_several_tasks_are_exact_although_processes_crash_and_the_owner_fa
 }
 
 #[test]
-fn what_a_tick_leaves_is_sent_in_the_next_transactions_without_another_request() {
+fn what_a_tick_leaves_is_sent_in_the_next_transaction_without_another_request() {
     let mut machine = OneMachine::with_catalogue(1, OPERATORS, &CATALOGUE);
     let words: Vec<String> = (0..2_500).map(|n| format!("x{n}")).collect();
     machine.append(Lane::Normal, &line(1, &words.join(" ")));
@@ -317,7 +317,8 @@ fn what_a_tick_leaves_is_sent_in_the_next_transactions_without_another_request()
     let sending: Vec<OrderRecord> = orders.filter(|order| order.outputs >= 500).collect();
     let outputs: Vec<u32> = sending.iter().map(|order| order.outputs).collect();
     assert_eq!(outputs, [1_000, 1_000, 500]);
-    let moved: Vec<bool> =
-        sending.iter().map(|order| order.ticks[0].ended != LaneSet::default()).collect();
-    assert_eq!(moved, [true, false, false], "only the first one was requested");
+    let is_requested = |order: &OrderRecord| order.ticks[0].ended != LaneSet::default();
+    assert!(is_requested(&sending[0]));
+    // The answer to another request may have come with the third.
+    assert!(!is_requested(&sending[1]), "it follows without a request");
 }

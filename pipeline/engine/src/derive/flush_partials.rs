@@ -1,8 +1,8 @@
 //! Sends what was added to partials: when an interval ends, and early if a task keeps many parts.
 //!
 //! ```text
-//! timer of a partial ─▶ another round begins ─▶ some parts of former rounds ─▶ the timer again,
-//! many parts ─────────▶ another round begins ─▶ some parts of former rounds     while some are left
+//! timer of a partial ─▶ another round begins ─▶ some parts of former rounds ─▶ the timer again
+//! many parts ─────────▶ another round begins ─▶ some parts of former rounds
 //! ```
 //!
 //! Each part is a call of its operator with effects of its own. If it fails, the part becomes a

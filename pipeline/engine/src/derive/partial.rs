@@ -14,8 +14,8 @@
 //! however often the task fails or moves. When nothing is left to process, the owners have the
 //! exact totals.
 //!
-//! An interval ends by the latest time of the task, so a lane with a backlog holds up no total: what
-//! it adds comes later, and is added to what came before (`flush_partials.rs`).
+//! An interval ends by the latest time of the task, so a lane with a backlog holds up no total.
+//! What it adds comes later, and is added to what came before (`flush_partials.rs`).
 
 use std::marker::PhantomData;
 

@@ -124,7 +124,7 @@ impl StateChannel {
             if let Some(end) = end_of(context.state, life.table, &key)? {
                 context
                     .timers
-                    .settled
+                    .expiries
                     .remove(context.state, life_timer(end, &timer_key(life.table, &key)));
             }
             context.remove(life.table, &key);
@@ -157,7 +157,7 @@ impl StateChannel {
             }
             context
                 .timers
-                .settled
+                .expiries
                 .remove(context.state, life_timer(before, &timer_key(life.table, key)));
         }
         let mut row = vec![VERSION];
