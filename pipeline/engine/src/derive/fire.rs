@@ -47,22 +47,7 @@ impl RunningTask {
             }
         }
         self.timers.advance(&mut self.state)?;
-        self.end_intervals(rules)
-    }
-
-    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does
-    /// not hold them up, since an update sends the values of now.
-    fn end_intervals(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
-        let (latest, before) = (self.times.latest(), self.batch.bytes());
-        for due in self.intervals.due(&mut self.state, latest)? {
-            let Some(cause) = self.intervals.take(&mut self.state, &due)? else { continue };
-            self.batch.counts.timers += 1;
-            self.end_interval(rules, &due, &cause)?;
-            if self.batch.bytes() - before >= TICK_BYTES {
-                break;
-            }
-        }
-        Ok(self.intervals.advance(&mut self.state)?)
+        self.end_intervals(rules, TICK_BYTES)
     }
 
     /// Fires a timer that was taken from the table.

@@ -38,6 +38,7 @@ mod effect_limits;
 pub mod emit;
 mod forward;
 mod input;
+mod intervals;
 mod operator;
 mod plan;
 mod state_channel;

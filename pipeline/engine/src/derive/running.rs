@@ -14,6 +14,7 @@ use crate::dead_letters::operator_failure::RequeuedFor;
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
+use crate::derive::intervals::Intervals;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
@@ -62,8 +63,8 @@ pub(super) struct RunningTask {
     pub(super) state: TaskState,
     sources: SourceOffsets,
     pub(super) timers: Timers,
-    /// The ends of intervals of coalesced updates.
-    pub(super) intervals: Timers,
+    /// The intervals of coalesced updates.
+    pub(super) intervals: Intervals,
     pub(super) batch: TaskBatch,
     /// Memory for the routing of events, used again.
     pub(super) routes: Routes,
@@ -131,8 +132,8 @@ impl RunningTask {
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = Timers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
-        let mut intervals = Timers::of_intervals();
-        intervals.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
+        let mut intervals = Intervals::default();
+        intervals.load(&mut state).map_err(|e| EngineError::of_store("reading intervals", e))?;
         Ok(Self {
             partition,
             lanes,

@@ -2,13 +2,13 @@
 //!
 //! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
+use crate::derive::intervals::INTERVALS;
 use crate::derive::operator::Operator;
 use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
 use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{INTERVALS, TIMERS};
-use crate::derive::updates::UPDATES;
+use crate::derive::timers::TIMERS;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;
 use crate::value_level::ValueLevel;
@@ -40,7 +40,7 @@ impl TaskTables {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
             assert!(!twice, "table number {} is declared twice", spec.table.0);
         }
-        let is_reserved = |number| [EXPIRY, LIVES, UPDATES].contains(&number);
+        let is_reserved = |number| [EXPIRY, LIVES].contains(&number);
         let reserved = operators.iter().find(|operator| is_reserved(operator.number()));
         let reserved = reserved.map(|operator| operator.name());
         assert!(reserved.is_none(), "the number of operator {reserved:?} is the engine's own");

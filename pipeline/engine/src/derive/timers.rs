@@ -39,15 +39,6 @@ pub(super) const TIMERS: TableDecl = TableDecl {
     level: ValueLevel::FIRST,
 };
 
-/// The declaration of the table of intervals: timers that fire by the latest time instead of the
-/// settled one, since what they send is read when it is sent (`updates.rs`).
-pub(super) const INTERVALS: TableDecl = TableDecl {
-    spec: TableSpec { table: Table(3), name: "intervals", expiry: TableExpiry::Never },
-    changelog: Changelog::State,
-    window_ms: 0,
-    level: TIMERS.level,
-};
-
 /// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.
 pub const MAX_TIMERS_PER_TICK: usize = 5_000;
 
@@ -116,11 +107,6 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// The ends of intervals.
-    pub(super) fn of_intervals() -> Self {
-        Self { table: INTERVALS.spec.table, first: None }
-    }
-
     /// Reads the first timer from the state, as after a restore or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
         self.first = None;

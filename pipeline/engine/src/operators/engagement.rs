@@ -8,7 +8,6 @@
 //!            event time, an hour · account · post · sums/what · minute · no text
 //!            → what all acts of that minute count (7 days)
 //! table 108  account · post · reaction → count
-//! table 109  coalesced updates
 //! ```
 //!
 //! A like, a repost or a reaction counts once per user, and what withdraws it takes it back. A
@@ -88,7 +87,7 @@ const CHANGES: Windowed<(Post, String, (i64, String)), Delta> =
 const REACTIONS: KeyValue<(Post, String), ReactionCount> =
     KeyValue::new(108, "engagement.reactions");
 
-const UPDATES: Updates = Updates::new(109, "engagement.updates", INTERVAL_MS);
+const UPDATES: Updates = Updates::new(INTERVAL_MS);
 
 /// The state channels of a post, of its reactions, and of its account.
 const ENGAGEMENT: StateChannel = StateChannel::new("engagement");
@@ -109,7 +108,7 @@ impl Operator for Engagement {
 
     fn tables(&self) -> &'static [TableDecl] {
         const TABLES: &[TableDecl] =
-            &[COUNTS.decl(), ACTS.decl(), CHANGES.decl(), REACTIONS.decl(), UPDATES.decl()];
+            &[COUNTS.decl(), ACTS.decl(), CHANGES.decl(), REACTIONS.decl()];
         TABLES
     }
 
