@@ -27,6 +27,6 @@ pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
 pub use latest::{Latest, LatestPage, MARK_MS, Replacement, Stamp, Stamped};
 pub(super) use layout::unreadable;
-pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
+pub use layout::{Desc, FieldDecoder, KeyOf, StoreKey, StoreValue, put_bytes, put_signed};
 pub use session::{MAX_AHEAD_MS, Session, SessionEvent, SessionWindows, Sessions};
 pub use window::{Updated, Windowed, Windows};

@@ -7,7 +7,7 @@ use tidewire_schemas::fields::{FieldWriter, Fields, Truth, with_members};
 use super::order::Listing;
 use super::page::Held;
 use super::state::{Known, ReadMark};
-use super::{CHANNEL, HELD_MAX, ID_MAX_BYTES, KNOWN, MARKS, MARKS_MAX, Notifications};
+use super::{CHANNEL, HELD_MAX, ID_MAX_BYTES, KNOWN, MARKS, MARKS_MAX, Notifications, User};
 use crate::derive::stores::Stamp;
 use crate::derive::{Input, OperatorError};
 use crate::record::Millis;
@@ -110,8 +110,7 @@ impl Notifications<'_, '_> {
     pub(super) fn forget(&mut self, id: &str) -> Result<(), OperatorError> {
         let Some(known) = self.known(id)? else { return Ok(()) };
         self.state.unread -= u32::from(known.is_unread(self.state.read_up_to));
-        let row = self.row(id);
-        KNOWN.remove(self.context, &row);
+        KNOWN.remove(self.context, &row(&self.user, id));
         match known.read.map(ReadMark).filter(|mark| mark.ends() > self.context.time()) {
             Some(mark) => self.put_mark(id, mark),
             None => Ok(()),
@@ -149,22 +148,16 @@ impl Notifications<'_, '_> {
     }
 
     fn known(&mut self, id: &str) -> Result<Option<Known>, OperatorError> {
-        let row = self.row(id);
-        KNOWN.get(self.context, &row)
+        KNOWN.get(self.context, &row(&self.user, id))
     }
 
     fn put_known(&mut self, id: &str, known: &Known) {
-        let row = self.row(id);
-        KNOWN.put(self.context, &row, known);
-    }
-
-    fn row(&self, id: &str) -> (String, String, String) {
-        (self.user.0.clone(), self.user.1.clone(), id.to_owned())
+        KNOWN.put(self.context, &row(&self.user, id), known);
     }
 
     /// Remembers the read of an id that is not held. One for which there is no room is dropped.
     fn put_mark(&mut self, id: &str, mark: ReadMark) -> Result<(), OperatorError> {
-        let row = (self.user.clone(), id.to_owned());
+        let row = (&self.user, id);
         let old = if self.state.marks > 0 { MARKS.get(self.context, &row)? } else { None };
         match old {
             Some(old) if old.0 >= mark.0 => return Ok(()),
@@ -184,12 +177,16 @@ impl Notifications<'_, '_> {
         if self.state.marks == 0 {
             return Ok(None);
         }
-        let row = (self.user.clone(), id.to_owned());
+        let row = (&self.user, id);
         let Some(mark) = MARKS.get(self.context, &row)? else { return Ok(None) };
         MARKS.remove(self.context, &row);
         self.state.marks -= 1;
         Ok((mark.ends() > self.context.time()).then_some(mark.0))
     }
+}
+
+fn row<'k>(user: &'k User, id: &'k str) -> (&'k str, &'k str, &'k str) {
+    (&user.0, &user.1, id)
 }
 
 fn unreadable(id: &str) -> OperatorError {
