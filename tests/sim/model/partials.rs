@@ -13,7 +13,7 @@ use super::tables::ModelTables;
 use crate::operators::{COUNTER, PART_MS, PART_TYPE, PARTS};
 
 /// The engine's own table of intervals.
-pub(super) const INTERVALS: Table = Table(3);
+pub(super) const FLUSHES: Table = Table(6);
 
 /// The operator number of partials there.
 const PARTIALS: u8 = 253;
@@ -58,7 +58,7 @@ fn width(number: u64) -> usize {
 
 fn set_timer(tables: &mut ModelTables, at: Millis) {
     let timer = [&(at.0 ^ i64::MIN).to_be_bytes()[..], &[PARTIALS], &[0; 16], &[PARTS.0]].concat();
-    tables.set(INTERVALS, &timer, Some(b""));
+    tables.set(FLUSHES, &timer, Some(b""));
 }
 
 /// A text as in keys of stores; those of the simulation have no zeros.
@@ -102,7 +102,7 @@ fn read_part(part: &[u8]) -> (u64, Millis) {
 
 /// The timers due up to the latest time, in order.
 pub(super) fn due(tables: &ModelTables, latest: Millis) -> Vec<Bytes> {
-    due_before(tables, INTERVALS, latest)
+    due_before(tables, FLUSHES, latest)
 }
 
 /// A timer fires; returns the parts that are sent.
@@ -111,7 +111,7 @@ pub(super) fn end_partial(
     timer: &[u8],
     (task, latest): (Partition, Millis),
 ) -> Vec<EmittedFact> {
-    tables.set(INTERVALS, timer, None);
+    tables.set(FLUSHES, timer, None);
     let due = i64::from_be_bytes(*timer.first_chunk().expect("a time")) ^ i64::MIN;
     let sent = flush(tables, task);
     let [round, first, parts] = head(tables);

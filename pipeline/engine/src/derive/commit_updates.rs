@@ -6,139 +6,116 @@ use std::collections::btree_map::Entry;
 use bytes::Bytes;
 
 use crate::derive::failure::CommitFailure;
+use crate::derive::intervals::{Coalesced, EndedInterval};
 use crate::derive::operate::{MadeByTask, send};
 use crate::derive::operator::{Operator, Rules};
 use crate::derive::operator_call::RolledBackCall;
 use crate::derive::running::RunningTask;
 use crate::derive::timer_cause::TimerCause;
-use crate::derive::timers::{DueTimer, TimerKey, TimerOwner};
+use crate::derive::timers::MAX_TIMERS_PER_TICK;
 use crate::derive::trigger::Subject;
-use crate::derive::updates::{Mark, UPDATES, UpdateRow, Updates, row_key, timer_key};
+use crate::derive::updates::{Mark, Updates};
 use crate::fact_pack::TIME;
-use crate::record::{Body, Millis};
+use crate::record::Body;
 use crate::telemetry;
 
 /// Times that updates may follow from each other within a transaction; the rest waits for the end
 /// of its interval.
 const ROUNDS_MAX: usize = 4;
 
+/// Bytes of outputs and changed state after which a transaction sends no further update: the rest
+/// waits for the end of its interval. As much again as a tick may write.
+const UPDATE_BYTES: usize = 4 << 20;
+
 impl RunningTask {
-    /// Sends what this transaction has marked, as far as its intervals allow.
+    /// Sends what this transaction has marked, as far as its intervals and its size allow.
     pub(super) fn commit_updates(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
-        for round in 0.. {
+        self.intervals.set_latest(self.times.latest());
+        let before = self.uncommitted_bytes();
+        for round in 0..=ROUNDS_MAX {
             let marks = self.batch.take_marks();
             if marks.is_empty() {
                 break;
             }
-            let is_last = round >= ROUNDS_MAX;
             for mark in merged(marks).into_values() {
-                match is_last {
-                    true => self.defer_update(rules, mark)?,
-                    false => self.commit_update(rules, mark)?,
+                let Some(of) = operator_of(rules, &mark) else { continue };
+                let is_large = self.uncommitted_bytes() - before >= UPDATE_BYTES;
+                let defers = round == ROUNDS_MAX || is_large;
+                match self.intervals.coalesce(&mark.key, mark.time) {
+                    Coalesced::Send if !defers || self.intervals.is_full() => {
+                        self.send_update(rules, of, &mark)?;
+                    }
+                    _ => self.defer_update(of.1, mark),
                 }
             }
-            if is_last {
-                break;
-            }
         }
+        self.intervals.seal(&mut self.state);
         self.flush_early(rules)
     }
 
-    /// Sends the update of a key, unless it was sent within the last interval.
-    fn commit_update(&mut self, rules: Rules<'_>, mark: Mark) -> Result<(), CommitFailure> {
-        let Some((operator, updates)) = operator_of(rules, mark.operator) else { return Ok(()) };
-        let row = updates.row(&mut self.state, &mark.row_key())?;
-        let sent = row.map(|row| row.updated);
-        if sent.is_some_and(|sent| mark.time < updates.end(sent)) {
-            return self.defer_update(rules, mark);
-        }
-        if let Some(sent) = sent {
-            self.remove_interval(&updates, &mark, sent);
-        }
-        self.begin_interval(&updates, &mark, mark.time);
-        self.send_update(rules, operator, &mark)
+    /// Lets the update of a key wait for the end of its interval.
+    fn defer_update(&mut self, updates: Updates, mark: Mark) {
+        let Mark { key, cause, time } = mark;
+        // What is sent at the end of an interval costs a hop.
+        let hops = cause.hops.saturating_add(1);
+        let cause = || TimerCause { hops, ..cause }.encode().into();
+        self.intervals.wait(&mut self.state, (&key, updates.end(time)), cause);
     }
 
-    /// Lets the update of a key wait for the end of its interval.
-    fn defer_update(&mut self, rules: Rules<'_>, mark: Mark) -> Result<(), CommitFailure> {
-        let Some((_, updates)) = operator_of(rules, mark.operator) else { return Ok(()) };
-        let key = mark.row_key();
-        let row = updates.row(&mut self.state, &key)?;
-        let updated = match row {
-            Some(UpdateRow { waiting: Some(_), .. }) => return Ok(()),
-            Some(row) => row.updated,
-            None => {
-                self.begin_interval(&updates, &mark, mark.time);
-                mark.time
+    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does
+    /// not hold them up, since an update sends the values of now. Stops at so many bytes.
+    pub(super) fn end_intervals(
+        &mut self,
+        rules: Rules<'_>,
+        bytes: usize,
+    ) -> Result<(), CommitFailure> {
+        self.intervals.set_latest(self.times.latest());
+        let before = self.batch.bytes();
+        for _ in 0..MAX_TIMERS_PER_TICK {
+            let Some(ended) = self.intervals.take_ended(&mut self.state) else { break };
+            self.batch.counts.timers += 1;
+            self.end_interval(rules, ended)?;
+            if self.batch.bytes() - before >= bytes {
+                break;
             }
-        };
-        // What a timer sends costs a hop.
-        let hops = mark.cause.hops.saturating_add(1);
-        let waiting = Some(TimerCause { hops, ..mark.cause });
-        updates.put(&mut self.state, key, Some(&UpdateRow { updated, waiting }));
+        }
         Ok(())
     }
 
-    /// Handles the end of an interval.
-    pub(super) fn end_interval(
+    /// Sends the change that has waited for the end of an interval.
+    fn end_interval(
         &mut self,
         rules: Rules<'_>,
-        due: &DueTimer,
-        stored: &[u8],
+        ended: EndedInterval,
     ) -> Result<(), CommitFailure> {
-        let decoded = TimerCause::decode(stored).zip(due.key.split_first());
-        let Some((cause, (number, own))) = decoded else {
+        let EndedInterval { end, key, cause } = ended;
+        let Some(cause) = TimerCause::decode(&cause) else {
             telemetry::timers_orphaned();
             return Ok(());
         };
-        let Some((operator, updates)) = operator_of(rules, *number) else {
-            telemetry::timers_orphaned();
-            let failed = RolledBackCall::unknown_update(*number, &cause);
-            let own = Bytes::copy_from_slice(own);
-            let mark = Mark { operator: *number, own, cause, time: due.at };
-            self.put_update(rules, &mark, failed);
-            return Ok(());
-        };
-        let key = row_key(&cause, own);
-        let row = updates.row(&mut self.state, &key)?;
-        let Some(row) = row.filter(|row| updates.end(row.updated) == due.at) else {
-            return Ok(());
-        };
-        let Some(waiting) = row.waiting else {
-            updates.put(&mut self.state, key, None);
-            return Ok(());
-        };
-        let own = Bytes::copy_from_slice(own);
-        let mark = Mark { operator: *number, own, cause: waiting, time: due.at };
-        self.begin_interval(&updates, &mark, due.at);
-        self.send_update(rules, operator, &mark)
-    }
-
-    /// Sets the row of a key that is sent now, and the timer at the end of its interval.
-    fn begin_interval(&mut self, updates: &Updates, mark: &Mark, updated: Millis) {
-        let row = UpdateRow { updated, waiting: None };
-        updates.put(&mut self.state, mark.row_key(), Some(&row));
-        let own = timer_key(mark.operator, &mark.own);
-        let timer = interval_timer(&mark.cause, updates.end(updated), &own);
-        self.timers.intervals.set(&mut self.state, timer, mark.cause.encode().into());
-    }
-
-    fn remove_interval(&mut self, updates: &Updates, mark: &Mark, updated: Millis) {
-        let own = timer_key(mark.operator, &mark.own);
-        let timer = interval_timer(&mark.cause, updates.end(updated), &own);
-        self.timers.intervals.remove(&mut self.state, timer);
+        let mark = Mark { key, cause, time: end };
+        if let Some(of) = operator_of(rules, &mark) {
+            return self.send_update(rules, of, &mark);
+        }
+        telemetry::timers_orphaned();
+        let number = mark.parts().map_or(0, |(number, _)| number);
+        let failed = RolledBackCall::unknown_update(number, &mark.cause);
+        self.put_update(rules, &mark, failed);
+        Ok(())
     }
 
     /// Calls the operator that marked a key, and processes what it emits.
     fn send_update(
         &mut self,
         rules: Rules<'_>,
-        operator: &dyn Operator,
+        (operator, updates): (&dyn Operator, Updates),
         mark: &Mark,
     ) -> Result<(), CommitFailure> {
+        self.intervals.begin(&mut self.state, &mark.key, updates.end(mark.time));
         self.batch.begin_cause();
         let subject = Subject::of_update(&mark.cause, mark.time);
-        if let Err(failed) = send(self.context(rules, operator, subject), &mark.own)? {
+        let own = mark.parts().map(|(_, own)| own).unwrap_or_default();
+        if let Err(failed) = send(self.context(rules, operator, subject), own)? {
             self.put_update(rules, mark, failed);
         }
         self.process_emissions(rules)
@@ -146,24 +123,26 @@ impl RunningTask {
 
     fn put_update(&mut self, rules: Rules<'_>, mark: &Mark, failed: RolledBackCall) {
         let stated = mark.time.0.to_be_bytes();
+        let own = mark.parts().map(|(_, own)| own);
         let value = mark.cause.encode();
-        let body = Body::new(Some(&mark.own), Some(&value), &[(TIME, &stated)]);
+        let body = Body::new(own, Some(&value), &[(TIME, &stated)]);
         let made = MadeByTask { time: mark.time, id: &mark.cause.hex(), body: &body };
         self.put_derived(rules, made, failed);
     }
 }
 
-/// The operator of this number, and its updates.
-fn operator_of(rules: Rules<'_>, number: u8) -> Option<(&'static dyn Operator, Updates)> {
+/// The operator that has marked a key, and its updates; `None` if this build does not have it.
+fn operator_of(rules: Rules<'_>, mark: &Mark) -> Option<(&'static dyn Operator, Updates)> {
+    let number = mark.parts()?.0;
     let operator = rules.operators.iter().find(|o| o.number() == number)?;
     Some((*operator, operator.updates()?))
 }
 
 /// The last mark of each key, with the most hops of any of its marks.
-fn merged(marks: Vec<Mark>) -> BTreeMap<(u8, Vec<u8>), Mark> {
+fn merged(marks: Vec<Mark>) -> BTreeMap<Bytes, Mark> {
     let mut merged = BTreeMap::new();
     for mark in marks {
-        match merged.entry((mark.operator, mark.row_key())) {
+        match merged.entry(mark.key.clone()) {
             Entry::Vacant(none) => drop(none.insert(mark)),
             Entry::Occupied(mut known) => {
                 let before: &Mark = known.get();
@@ -174,9 +153,4 @@ fn merged(marks: Vec<Mark>) -> BTreeMap<(u8, Vec<u8>), Mark> {
         }
     }
     merged
-}
-
-fn interval_timer<'a>(cause: &TimerCause, at: Millis, own: &'a [u8]) -> TimerKey<'a> {
-    let owner = TimerOwner::of(&cause.account, &cause.entity);
-    TimerKey { at, operator: UPDATES, owner, key: own }
 }

@@ -6,7 +6,6 @@ use crate::derive::failure::CommitFailure;
 use crate::derive::operate::{MadeByTask, fire};
 use crate::derive::operator::Rules;
 use crate::derive::operator_call::RolledBackCall;
-use crate::derive::partial_decl::PARTIALS;
 use crate::derive::running::{RunningTask, TickTime};
 use crate::derive::state_channel::{LIVES, end_life};
 use crate::derive::stores::expire;
@@ -29,8 +28,9 @@ impl RunningTask {
         self.fire_due(rules, TimerKind::Lease)?;
         self.fire_due(rules, TimerKind::Settled)?;
         self.end_lives(rules)?;
-        self.end_intervals(rules)?;
-        self.has_due_timers = self.timers.is_due(&self.times);
+        self.end_intervals(rules, TICK_BYTES)?;
+        self.end_partials(rules)?;
+        self.has_due_timers = self.is_due(&self.times);
         Ok(())
     }
 
@@ -78,24 +78,21 @@ impl RunningTask {
         Ok(self.timers.expiries.advance(&mut self.state)?)
     }
 
-    /// Ends the intervals of coalesced updates and of partials up to the latest time. A lane with a
-    /// backlog does not hold them up: an update sends the values of now, and totals are added up.
-    fn end_intervals(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
+    /// Flushes the partials that are due by the latest time. A lane with a backlog does not hold them
+    /// up, since totals are added up.
+    fn end_partials(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         let (latest, before) = (self.times.latest(), self.batch.bytes());
-        let intervals = &self.timers.intervals;
-        for due in intervals.due(&mut self.state, latest, MAX_TIMERS_PER_TICK)? {
-            let taken = self.timers.intervals.take(&mut self.state, &due)?;
-            let Some(cause) = taken else { continue };
-            self.batch.counts.timers += 1;
-            match due.operator {
-                PARTIALS => self.end_partial(rules, &due)?,
-                _ => self.end_interval(rules, &due, &cause)?,
+        for due in self.timers.flushes.due(&mut self.state, latest, MAX_TIMERS_PER_TICK)? {
+            if self.timers.flushes.take(&mut self.state, &due)?.is_none() {
+                continue;
             }
+            self.batch.counts.timers += 1;
+            self.end_partial(rules, &due)?;
             if self.batch.bytes() - before >= TICK_BYTES {
                 break;
             }
         }
-        self.timers.intervals.advance(&mut self.state)?;
+        self.timers.flushes.advance(&mut self.state)?;
         self.flush_early(rules)
     }
 

@@ -63,7 +63,7 @@ impl RunningTask {
             telemetry::timers_orphaned();
             let later = Millis(self.times.latest().0.saturating_add(LATER_MS));
             let timer = flush_timer(later, &due.key);
-            self.timers.intervals.set(&mut self.state, timer, Bytes::new());
+            self.timers.flushes.set(&mut self.state, timer, Bytes::new());
             return Ok(());
         };
         self.flush(rules, (operator, partial), &mut head)?;
@@ -74,7 +74,7 @@ impl RunningTask {
                 false => Millis(self.times.latest().0.saturating_add(interval)),
             };
             let timer = flush_timer(at, &due.key);
-            self.timers.intervals.set(&mut self.state, timer, Bytes::new());
+            self.timers.flushes.set(&mut self.state, timer, Bytes::new());
         }
         Ok(())
     }

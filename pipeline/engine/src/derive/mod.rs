@@ -41,6 +41,7 @@ mod effect_limits;
 pub mod emit;
 mod forward;
 mod input;
+mod intervals;
 mod operator;
 mod partial;
 mod partial_decl;

@@ -19,6 +19,7 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
 use crate::derive::id_filter::IdFilter;
 use crate::derive::input::Input;
+use crate::derive::intervals::INTERVALS;
 use crate::derive::lane_times::LaneTimes;
 use crate::derive::partial_decl::{PartialDecl, PartialSpec};
 use crate::derive::plan::{Events, OperatorPlan, PlannedOperator};
@@ -301,19 +302,17 @@ impl Context<'_> {
     /// interval of the operator's [`Updates`], at the end of the interval.
     pub fn mark(&mut self, own: &[u8]) -> Result<(), OperatorError> {
         let number = self.operator.number();
-        let Some(updates) = self.operator.updates() else {
+        if self.operator.updates().is_none() {
             let name = self.operator.name();
             let why = format!("{name} has no updates, so it can't mark a key; declare them");
             return Err(OperatorError::Failed(why));
-        };
+        }
         let cause = self.trigger.cause_of_update(number, self.key, own);
-        let mark =
-            Mark { operator: number, own: Bytes::copy_from_slice(own), cause, time: self.time };
-        let key = mark.row_key();
-        if row_fits(&key, &[]) && self.has(updates.decl().spec.table) {
+        let mark = Mark::new((number, own), cause, self.time);
+        if row_fits(&mark.key, &[]) {
             self.batch.mark(mark);
         } else {
-            self.exceed(updates.decl().spec.table, &key, &[]);
+            self.exceed(INTERVALS.spec.table, &mark.key, &[]);
         }
         Ok(())
     }
@@ -360,7 +359,8 @@ impl Context<'_> {
 
     /// Lets the call fail, since a row is too large.
     fn exceed(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        let declared = [TIMERS].into_iter().chain(self.operator.tables().iter().copied());
+        let declared =
+            [TIMERS, INTERVALS].into_iter().chain(self.operator.tables().iter().copied());
         let spec = declared.map(|decl| decl.spec).find(|spec| spec.table == table);
         let why = match spec {
             Some(spec) => row_excess(spec.name, key, value),

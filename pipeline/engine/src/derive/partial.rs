@@ -148,7 +148,7 @@ impl<K: PartialKey, V: PartialValue> Partial<K, V> {
         if head.parts == 0 {
             let at = Millis(context.latest().0.saturating_add(interval_ms));
             let own = [table.0];
-            context.timers.intervals.set(context.state, flush_timer(at, &own), Default::default());
+            context.timers.flushes.set(context.state, flush_timer(at, &own), Default::default());
         }
         head.parts += 1;
         context.batch.flush_early |= head.parts >= EARLY_FLUSH_PARTS;

@@ -2,7 +2,7 @@
 
 use crate::port::Table;
 
-/// The operator number of partials in the table of intervals; no operator may use it.
+/// The operator number of partials in the table of flushes; no operator may use it.
 pub(super) const PARTIALS: u8 = 253;
 
 /// The numbers and names of a partial.

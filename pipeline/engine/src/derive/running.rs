@@ -15,6 +15,7 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
 use crate::derive::id_filter::IdFilter;
+use crate::derive::intervals::Intervals;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::open_pack::{OpenPack, TakenRecord};
 use crate::derive::operator::Rules;
@@ -76,6 +77,8 @@ pub(super) struct RunningTask {
     /// what a tick does.
     pub(super) has_due_timers: bool,
     pub(super) ids: IdFilter,
+    /// The intervals of coalesced updates.
+    pub(super) intervals: Intervals,
     pub(super) batch: TaskBatch,
     /// Memory for the routing of events, used again.
     pub(super) routes: Routes,
@@ -146,6 +149,8 @@ impl RunningTask {
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = TaskTimers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
+        let mut intervals = Intervals::default();
+        intervals.load(&mut state).map_err(|e| EngineError::of_store("reading intervals", e))?;
         Ok(Self {
             partition,
             lanes,
@@ -157,6 +162,7 @@ impl RunningTask {
             sources: SourceOffsets::default(),
             ids,
             timers,
+            intervals,
             has_due_timers: false,
             batch: TaskBatch::default(),
             routes: Routes::default(),
@@ -324,7 +330,13 @@ impl RunningTask {
         self.settle_from = self.settle_from.min(now);
         let is_behind = self.times.settled() < self.times.latest();
         let settles = is_behind.then(|| Millis(self.settle_from.0.saturating_add(SETTLE_MS)));
-        self.timers.first().into_iter().chain(settles).min()
+        self.timers.first().into_iter().chain(self.intervals.first()).chain(settles).min()
+    }
+
+    /// Whether a timer, or a change that waits for the end of an interval, is due at these times.
+    pub(super) fn is_due(&self, times: &LaneTimes) -> bool {
+        let ends = self.intervals.first().is_some_and(|first| first <= times.latest());
+        ends || self.timers.is_due(times)
     }
 
     /// The tick that fires what the last one has left. It moves no lane, so it needs no end.
@@ -342,7 +354,7 @@ impl RunningTask {
         if asked {
             self.settle_from = tick.at;
         }
-        self.timers.is_due(&times) || (asked && times.settled() > settled)
+        self.is_due(&times) || (asked && times.settled() > settled)
     }
 
     /// Writes to the state what is kept decoded while the transaction is open.
@@ -421,6 +433,9 @@ impl RunningTask {
             repeat(|| member.seek(*slot, to))
                 .map_err(|error| EngineError::of_log("going back after an abort", error))?;
         }
+        self.intervals
+            .load(&mut self.state)
+            .map_err(|error| EngineError::of_store("reading intervals", error))?;
         self.timers
             .load(&mut self.state)
             .map_err(|error| EngineError::of_store("reading timers", error))

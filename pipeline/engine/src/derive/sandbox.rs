@@ -17,6 +17,8 @@ use crate::derive::running::{RestoredTask, RunningTask, TickTime};
 use crate::derive::skipped;
 use crate::derive::tables::{TaskTables, task_state};
 use crate::port::{Store, StoreError, TableSpec};
+#[cfg(test)]
+use crate::record::Millis;
 use crate::record::{Offset, Outgoing, Partition, Record};
 use crate::task_state::TaskState;
 use crate::topology::Lane;
@@ -114,13 +116,20 @@ impl Sandbox {
         self.running.tick(rules, tick).map_err(stopped)
     }
 
+    /// The end of the first interval for which a change waits.
+    #[cfg(test)]
+    pub(crate) fn first_interval(&self) -> Option<Millis> {
+        self.running.intervals.first()
+    }
+
     /// Whether a timer is due at these times.
     pub(crate) fn has_due_timers(&self, times: &LaneTimes) -> bool {
-        self.running.timers.is_due(times)
+        self.running.is_due(times)
     }
 
     /// Reads the first timers again, after the state was changed from outside.
     pub(crate) fn reload_timers(&mut self) -> Result<(), StoreError> {
+        self.running.intervals.load(&mut self.running.state)?;
         self.running.timers.load(&mut self.running.state)
     }
 

@@ -87,8 +87,7 @@ impl StateChannel {
         let Trigger::Event { value, .. } = context.trigger else {
             return Err(OperatorError::Failed("only an event can be published".to_owned()));
         };
-        let value = value.to_vec();
-        self.publish_value(context, (id, state_key), &value)
+        self.publish_encoded(context, (id, state_key), value)
     }
 
     /// Publishes an event of the current account as the value of an entry.
@@ -98,7 +97,21 @@ impl StateChannel {
         (id, state_key): (&str, &str),
         event: &EventView<'_>,
     ) -> Result<(), OperatorError> {
-        self.publish_value(context, (id, state_key), &event.encode())
+        self.publish_encoded(context, (id, state_key), &event.encode())
+    }
+
+    /// The same for an event that is encoded already.
+    pub fn publish_encoded(
+        &self,
+        context: &mut Context<'_>,
+        (id, state_key): (&str, &str),
+        value: &[u8],
+    ) -> Result<(), OperatorError> {
+        let key = self.key(context, id, state_key);
+        self.live(context, &key)?;
+        let record = entry(context.rules, &key, Some(value));
+        context.write_state(self.kind, record);
+        Ok(())
     }
 
     /// Renews the life of an entry that `emit` has published.
@@ -134,19 +147,6 @@ impl StateChannel {
         Ok(())
     }
 
-    fn publish_value(
-        &self,
-        context: &mut Context<'_>,
-        (id, state_key): (&str, &str),
-        value: &[u8],
-    ) -> Result<(), OperatorError> {
-        let key = self.key(context, id, state_key);
-        self.live(context, &key)?;
-        let record = entry(context.rules, &key, Some(value));
-        context.write_state(self.kind, record);
-        Ok(())
-    }
-
     /// Begins or renews the life of an entry.
     fn live(&self, context: &mut Context<'_>, key: &[u8]) -> Result<(), OperatorError> {
         let Some(life) = self.life else { return Ok(()) };
@@ -169,9 +169,16 @@ impl StateChannel {
     }
 
     fn key(&self, context: &Context<'_>, id: &str, state_key: &str) -> Vec<u8> {
-        let mut channel = format!("{}:", self.kind);
-        encode_id(id, &mut channel);
-        [&channel, context.account(), state_key].join("\0").into_bytes()
+        let texts = [self.kind, id, context.account(), state_key];
+        let mut key = String::with_capacity(texts.iter().map(|text| text.len()).sum::<usize>() + 3);
+        key.push_str(self.kind);
+        key.push(':');
+        encode_id(id, &mut key);
+        for text in [context.account(), state_key] {
+            key.push('\0');
+            key.push_str(text);
+        }
+        key.into_bytes()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
 use crate::derive::dedup::IDS;
+use crate::derive::intervals::INTERVALS;
 use crate::derive::operator::Operator;
 use crate::derive::partial_decl::PARTIALS;
 use crate::derive::skipped::{SKIPPED, SKIPPED_WINDOWS};
@@ -10,8 +11,7 @@ use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
 use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl, WINDOW_MS_MAX};
-use crate::derive::timers::{EXPIRIES, INTERVALS, LEASES, TIMERS};
-use crate::derive::updates::UPDATES;
+use crate::derive::timers::{EXPIRIES, FLUSHES, LEASES, TIMERS};
 use crate::port::{Store, Table, TableExpiry, TableSpec};
 use crate::task_state::TaskState;
 use crate::value_level::ValueLevel;
@@ -40,15 +40,15 @@ impl TaskTables {
     /// The tables of these operators. Panics on contradicting declarations, such as one number used
     /// twice.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
-        let mut declared =
-            vec![TIMERS, SOURCES_DECL, INTERVALS, LEASES, EXPIRIES, SKIPPED, SKIPPED_WINDOWS];
+        let mut declared = vec![TIMERS, SOURCES_DECL, INTERVALS, LEASES, EXPIRIES, FLUSHES];
+        declared.extend([SKIPPED, SKIPPED_WINDOWS]);
         declared.extend(operators.iter().flat_map(|operator| operator.tables()));
         let specs: Vec<TableSpec> = declared.iter().map(|table| table.spec).collect();
         for (n, spec) in specs.iter().enumerate() {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
             assert!(!twice, "table number {} is declared twice", spec.table.0);
         }
-        let is_reserved = |number| [EXPIRY, LIVES, UPDATES, PARTIALS].contains(&number);
+        let is_reserved = |number| [EXPIRY, LIVES, PARTIALS].contains(&number);
         let reserved = operators.iter().find(|operator| is_reserved(operator.number()));
         let reserved = reserved.map(|operator| operator.name());
         assert!(reserved.is_none(), "the number of operator {reserved:?} is the engine's own");

@@ -48,10 +48,10 @@ pub(super) const TIMERS: TableDecl = TableDecl {
     level: ValueLevel::FIRST,
 };
 
-/// The declaration of the table of intervals: timers that fire by the latest time instead of the
-/// settled one, since what they send is read when it is sent (`updates.rs`).
-pub(super) const INTERVALS: TableDecl = TableDecl {
-    spec: TableSpec { table: Table(3), name: "intervals", expiry: TableExpiry::Never },
+/// The declaration of the table of flushes: timers of partials, which fire by the latest time
+/// instead of the settled one, since totals are added up (`partial.rs`).
+pub(super) const FLUSHES: TableDecl = TableDecl {
+    spec: TableSpec { table: Table(6), name: "flushes", expiry: TableExpiry::Never },
     changelog: Changelog::State,
     window_ms: 0,
     level: TIMERS.level,
@@ -245,24 +245,24 @@ pub(super) struct TaskTimers {
     /// Of operators, by the lease time.
     pub(super) leases: Timers,
     /// By the latest time.
-    pub(super) intervals: Timers,
+    pub(super) flushes: Timers,
     /// By the settled time.
     pub(super) expiries: Timers,
 }
 
 impl Default for TaskTimers {
     fn default() -> Self {
-        let [settled, leases, intervals, expiries] =
-            [TIMERS, LEASES, INTERVALS, EXPIRIES].map(Timers::of);
-        Self { settled, leases, intervals, expiries }
+        let [settled, leases, flushes, expiries] =
+            [TIMERS, LEASES, FLUSHES, EXPIRIES].map(Timers::of);
+        Self { settled, leases, flushes, expiries }
     }
 }
 
 impl TaskTimers {
     /// Reads the first timers from the state, as after a restore or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
-        let Self { settled, leases, intervals, expiries } = self;
-        [settled, leases, intervals, expiries].into_iter().try_for_each(|of| of.load(state))
+        let Self { settled, leases, flushes, expiries } = self;
+        [settled, leases, flushes, expiries].into_iter().try_for_each(|of| of.load(state))
     }
 
     /// An operator's timers of this kind.
@@ -275,17 +275,17 @@ impl TaskTimers {
 
     /// The due time of the first timer, or an earlier one; `None` without timers.
     pub(super) fn first(&self) -> Option<Millis> {
-        let Self { settled, leases, intervals, expiries } = self;
-        [settled, leases, intervals, expiries].into_iter().filter_map(|of| of.first).min()
+        let Self { settled, leases, flushes, expiries } = self;
+        [settled, leases, flushes, expiries].into_iter().filter_map(|of| of.first).min()
     }
 
     /// Whether a timer is due at these times.
     pub(super) fn is_due(&self, times: &LaneTimes) -> bool {
-        let Self { settled, leases, intervals, expiries } = self;
+        let Self { settled, leases, flushes, expiries } = self;
         let is_due = |of: &Timers, time| of.first.is_some_and(|first| first <= time);
         is_due(settled, times.settled())
             || is_due(leases, times.lease())
-            || is_due(intervals, times.latest())
+            || is_due(flushes, times.latest())
             || is_due(expiries, times.settled())
     }
 }

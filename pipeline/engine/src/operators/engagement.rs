@@ -8,7 +8,6 @@
 //!            event time, an hour · account · post · sums/what · minute · no text
 //!            → what all acts of that minute count (7 days)
 //! table 108  account · post · reaction → count
-//! table 109  coalesced updates
 //! ```
 //!
 //! A like, a repost or a reaction counts once per user, and what withdraws it takes it back. A
@@ -88,7 +87,7 @@ const CHANGES: Windowed<(Post, String, (i64, String)), Delta> =
 const REACTIONS: KeyValue<(Post, String), ReactionCount> =
     KeyValue::new(108, "engagement.reactions");
 
-const UPDATES: Updates = Updates::new(109, "engagement.updates", INTERVAL_MS);
+const UPDATES: Updates = Updates::new(INTERVAL_MS);
 
 /// The state channels of a post, of its reactions, and of its account.
 const ENGAGEMENT: StateChannel = StateChannel::new("engagement");
@@ -109,7 +108,7 @@ impl Operator for Engagement {
 
     fn tables(&self) -> &'static [TableDecl] {
         const TABLES: &[TableDecl] =
-            &[COUNTS.decl(), ACTS.decl(), CHANGES.decl(), REACTIONS.decl(), UPDATES.decl()];
+            &[COUNTS.decl(), ACTS.decl(), CHANGES.decl(), REACTIONS.decl()];
         TABLES
     }
 
@@ -238,7 +237,7 @@ impl EventCounting<'_, '_> {
         of: ReactionMeaning,
     ) -> Result<Option<Counted>, OperatorError> {
         let own = format!("{REACTION}{}", of.reaction);
-        let key = (self.post.clone(), of.reaction);
+        let key = (self.post, &of.reaction[..]);
         let known = REACTIONS.get(self.context, &key)?;
         if known.is_none() && counts.reactions >= REACTIONS_MAX {
             self.context.count_dropped("reactions_full");
@@ -311,14 +310,15 @@ impl EventCounting<'_, '_> {
 
     /// Keeps what an act counts for a report that is processed later.
     fn keep_change(&mut self, slot: &str, (at, change): (ActStamp, Delta)) {
-        let key = (self.post.clone(), slot.to_owned(), (at.time_ms, at.event_id));
+        let key = (self.post, slot, (at.time_ms, &at.event_id[..]));
         CHANGES.put(self.context, &key, Millis(at.time_ms), &change);
     }
 
     /// Adds to the sum of a minute that is not the newest.
     fn add_to_minute(&mut self, slot: &str, more: MinuteChange) -> Result<(), OperatorError> {
         let MinuteChange { minute_ms, by } = more;
-        let key = (self.post.clone(), sums_slot(slot), (minute_ms, String::new()));
+        let slot = sums_slot(slot);
+        let key = (self.post, &slot[..], (minute_ms, ""));
         CHANGES.update(self.context, &key, Millis(minute_ms), |sum| {
             Delta(sum.unwrap_or(Delta(0)).0.saturating_add(by))
         })?;
@@ -332,7 +332,7 @@ impl EventCounting<'_, '_> {
         (tally, slot): (&mut Tally, &str),
         act: Act,
     ) -> Result<Option<Counted>, OperatorError> {
-        let row = (self.post.clone(), act.kind, act.who);
+        let row = (self.post, &act.kind[..], &act.who[..]);
         let now = self.context.expiry_time();
         let known = ACTS.get(self.context, &row)?.filter(|acts| ends(acts.seen) > now);
         let mut acts = known.unwrap_or_default();

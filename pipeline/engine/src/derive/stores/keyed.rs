@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::layout::{
-    StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
+    KeyOf, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::port::{KeyRange, Table, TableExpiry, TableSpec};
@@ -36,20 +36,24 @@ impl<K: StoreKey, V: StoreValue> KeyValue<K, V> {
     }
 
     /// The value of a key.
-    pub fn get(&self, context: &mut Context<'_>, key: &K) -> Result<Option<V>, OperatorError> {
+    pub fn get(
+        &self,
+        context: &mut Context<'_>,
+        key: &impl KeyOf<K>,
+    ) -> Result<Option<V>, OperatorError> {
         let found = context.get(self.table, &key_bytes(key))?;
         found.map(|value| read_value(self.table, &value)).transpose()
     }
 
     /// Sets the value of a key.
-    pub fn put(&self, context: &mut Context<'_>, key: &K, value: &V) {
+    pub fn put(&self, context: &mut Context<'_>, key: &impl KeyOf<K>, value: &V) {
         let mut bytes = Vec::with_capacity(32);
         put_value(value, context.level, &mut bytes);
         context.put(self.table, &key_bytes(key), &bytes);
     }
 
     /// Removes a key.
-    pub fn remove(&self, context: &mut Context<'_>, key: &K) {
+    pub fn remove(&self, context: &mut Context<'_>, key: &impl KeyOf<K>) {
         context.remove(self.table, &key_bytes(key));
     }
 

@@ -26,6 +26,12 @@ pub trait StoreKey: Sized {
     fn read(from: &mut FieldDecoder<'_>) -> Option<Self>;
 }
 
+/// What a key can be passed to a store as: itself, or with borrowed texts.
+pub trait KeyOf<K> {
+    /// Appends the bytes of the key.
+    fn put_key(&self, out: &mut Vec<u8>);
+}
+
 /// A value of a store.
 pub trait StoreValue: Sized {
     /// The level from which each version is written, from version 1 on: `&[ValueLevel(1),
@@ -47,9 +53,9 @@ pub trait StoreValue: Sized {
 pub struct Desc<K>(pub K);
 
 /// The encoding of a key.
-pub(in crate::derive) fn key_bytes(key: &impl StoreKey) -> Vec<u8> {
-    let mut out = Vec::with_capacity(32);
-    key.put(&mut out);
+pub(in crate::derive) fn key_bytes<K>(key: &impl KeyOf<K>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(96);
+    key.put_key(&mut out);
     out
 }
 
@@ -153,23 +159,72 @@ impl StoreKey for () {
 
 impl StoreKey for String {
     fn put(&self, out: &mut Vec<u8>) {
-        for byte in self.bytes() {
-            out.push(byte);
-            if byte == 0 {
-                out.push(0xff);
-            }
-        }
-        out.extend_from_slice(&[0, 0]);
+        put_text(self, out);
     }
 
     fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
         let mut text = Vec::new();
         loop {
-            match from.byte()? {
-                0 if from.byte()? == 0 => return Self::from_utf8(text).ok(),
-                byte => text.push(byte),
+            let zero = from.0.iter().position(|byte| *byte == 0)?;
+            text.extend_from_slice(from.take(zero + 1)?);
+            // Any byte but a zero after one is the mark of a zero in the text.
+            if from.byte()? == 0 {
+                text.pop();
+                return Self::from_utf8(text).ok();
             }
         }
+    }
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text.as_bytes();
+    while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+        out.extend_from_slice(&rest[..=zero]);
+        out.push(0xff);
+        rest = &rest[zero + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(&[0, 0]);
+}
+
+impl<K: StoreKey> KeyOf<K> for K {
+    fn put_key(&self, out: &mut Vec<u8>) {
+        self.put(out);
+    }
+}
+
+impl KeyOf<(String, String)> for (&str, &str) {
+    fn put_key(&self, out: &mut Vec<u8>) {
+        [self.0, self.1].into_iter().for_each(|text| put_text(text, out));
+    }
+}
+
+impl KeyOf<(String, String, String)> for (&str, &str, &str) {
+    fn put_key(&self, out: &mut Vec<u8>) {
+        [self.0, self.1, self.2].into_iter().for_each(|text| put_text(text, out));
+    }
+}
+
+impl<G: StoreKey> KeyOf<(G, String)> for (&G, &str) {
+    fn put_key(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        put_text(self.1, out);
+    }
+}
+
+impl<G: StoreKey> KeyOf<(G, String, String)> for (&G, &str, &str) {
+    fn put_key(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        [self.1, self.2].into_iter().for_each(|text| put_text(text, out));
+    }
+}
+
+impl<G: StoreKey, S: StoreKey> KeyOf<(G, String, (S, String))> for (&G, &str, (S, &str)) {
+    fn put_key(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        put_text(self.1, out);
+        self.2.0.put(out);
+        put_text(self.2.1, out);
     }
 }
 
@@ -236,6 +291,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Post = (String, String);
+
     type Full = (String, (Desc<i64>, u64), Desc<String>);
 
     fn full() -> impl Strategy<Value = Full> {
@@ -260,6 +317,23 @@ mod tests {
             let bytes = [key_bytes(&a), key_bytes(&b)];
             prop_assert_eq!(&read_key::<Full>(Table(1), &bytes[0]).expect("own"), &a);
             prop_assert_eq!(bytes[0].cmp(&bytes[1]), order(&a, &b));
+        }
+
+        #[test]
+        fn borrowed_texts_give_the_same_key(a in ".{0,9}", b in ".{0,9}\0{0,2}", time: i64) {
+            let post = (a.clone(), b.clone());
+            let (a, b) = (&a[..], &b[..]);
+            let of = |n: usize| [a, b, a][n].to_owned();
+            prop_assert_eq!(key_bytes::<(String, String)>(&(a, b)), key_bytes(&post));
+            let three = (of(0), of(1), of(2));
+            prop_assert_eq!(key_bytes::<(String, String, String)>(&(a, b, a)), key_bytes(&three));
+            let full = (post.clone(), of(1), (time, of(0)));
+            prop_assert_eq!(key_bytes::<(Post, String, (i64, String))>(&(&post, b, (time, a))),
+                key_bytes(&full));
+            let two = (post.clone(), of(1));
+            prop_assert_eq!(key_bytes::<(Post, String)>(&(&post, b)), key_bytes(&two));
+            let four = (post.clone(), of(1), of(0));
+            prop_assert_eq!(key_bytes::<(Post, String, String)>(&(&post, b, a)), key_bytes(&four));
         }
 
         #[test]

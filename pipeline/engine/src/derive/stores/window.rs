@@ -17,7 +17,7 @@ use std::ops::{ControlFlow, Range};
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::stores::keyed::first_rows;
 use crate::derive::stores::layout::{
-    StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
+    KeyOf, StoreKey, StoreValue, key_bytes, newest_level, put_value, read_key, read_value,
 };
 use crate::derive::stores::session::MAX_AHEAD_MS;
 use crate::derive::table_decl::{Changelog, TableDecl};
@@ -94,7 +94,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub fn get(
         &self,
         context: &mut Context<'_>,
-        key: &K,
+        key: &impl KeyOf<K>,
         start: Millis,
     ) -> Result<Option<V>, OperatorError> {
         if !self.windows.is_open(start, context.expiry_time()) {
@@ -108,7 +108,7 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     pub fn update(
         &self,
         context: &mut Context<'_>,
-        key: &K,
+        key: &impl KeyOf<K>,
         at: Millis,
         mut change: impl FnMut(Option<V>) -> V,
     ) -> Result<Updated, OperatorError> {
@@ -128,7 +128,13 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     }
 
     /// Sets the value of a key in every open window that contains this time.
-    pub fn put(&self, context: &mut Context<'_>, key: &K, at: Millis, value: &V) -> Updated {
+    pub fn put(
+        &self,
+        context: &mut Context<'_>,
+        key: &impl KeyOf<K>,
+        at: Millis,
+        value: &V,
+    ) -> Updated {
         let mut updated = Updated::default();
         let mut stored = Vec::with_capacity(32);
         put_value(value, context.level, &mut stored);
@@ -211,10 +217,10 @@ impl<K: StoreKey, V: StoreValue> Windowed<K, V> {
     }
 }
 
-fn row(start: Millis, key: &impl StoreKey) -> Vec<u8> {
-    let mut row = Vec::with_capacity(40);
+fn row<K>(start: Millis, key: &impl KeyOf<K>) -> Vec<u8> {
+    let mut row = Vec::with_capacity(96);
     start.put(&mut row);
-    key.put(&mut row);
+    key.put_key(&mut row);
     row
 }
 

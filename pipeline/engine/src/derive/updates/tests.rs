@@ -4,22 +4,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use tidewire_schemas::Priority;
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{Event, EventView};
 use tidewire_schemas::fields::{FieldWriter, Fields};
 
 use super::*;
 use crate::dead_letters::{DeadLetter, destination, requeued_record};
+use crate::derive::derive_loop::DeriveConfig;
+use crate::derive::intervals::INTERVALS;
+use crate::derive::lane_times::LaneSet;
+use crate::derive::memory_store::MemoryStore;
+use crate::derive::progress::TaskProgress;
+use crate::derive::running::TickTime;
+use crate::derive::sandbox::{Sandbox, StoredTask};
 use crate::derive::stores::KeyValue;
-use crate::derive::{Context, Events, Flow, Input, Operator, OperatorError, START, TopologyDriver};
+use crate::derive::table_decl::TableDecl;
+use crate::derive::{
+    Context, DEDUP_FILTER_BYTES, Events, Flow, Input, Operator, OperatorError, START,
+    TopologyDriver,
+};
 use crate::record::{Body, Offset, Partition, Record};
-use crate::topology::Lane;
+use crate::topology::{Lane, Topology};
 
 const INTERVAL_MS: i64 = 250;
 
 /// Likes of a post.
 const LIKES: KeyValue<(String, String), u64> = KeyValue::new(60, "likes");
 
-const OF_LIKES: Updates = Updates::new(61, "likes.updates", INTERVAL_MS);
+const OF_LIKES: Updates = Updates::new(INTERVAL_MS);
 
 /// Counts likes, and sends the counts coalesced.
 struct Likes {
@@ -36,7 +48,7 @@ impl Operator for Likes {
     }
 
     fn tables(&self) -> &'static [TableDecl] {
-        const TABLES: &[TableDecl] = &[LIKES.decl(), OF_LIKES.decl()];
+        const TABLES: &[TableDecl] = &[LIKES.decl()];
         TABLES
     }
 
@@ -125,7 +137,8 @@ fn the_first_change_is_sent_at_once_and_the_last_one_at_the_end_of_the_interval(
     assert_ne!(first[0].2, last[0].2);
     driver.advance_wall_clock_time(10 * INTERVAL_MS);
     assert_eq!(sent(&mut driver), [], "nothing has changed");
-    assert_eq!((driver.all(Table(61)), driver.all(Table(3))), (vec![], vec![]), "nothing is left");
+    driver.tick();
+    assert_eq!(driver.all(INTERVALS.spec.table), [], "nothing is left");
     driver.replay().expect("the same again");
 }
 
@@ -151,7 +164,8 @@ fn a_backlog_sends_by_append_time_and_its_timers_move_along() {
     }
     let likes: Vec<_> = counts(&mut driver).into_iter().map(|(_, likes)| likes).collect();
     assert_eq!(likes, [1, 3, 5, 7], "one per interval of the time of then");
-    assert_eq!(driver.all(Table(3)).len(), 1, "one timer per key");
+    let waiting = driver.all(INTERVALS.spec.table).iter().filter(|(key, _)| key[0] == 1).count();
+    assert_eq!(waiting, 1, "one per key");
     driver.end_backlog(Lane::Normal);
     driver.advance_wall_clock_time(1);
     assert_eq!(counts(&mut driver), [("p1".into(), 8)]);
@@ -198,19 +212,93 @@ fn an_update_that_fails_is_requeued_as_an_update_and_sends_the_newest_values() {
     assert_eq!(counts(&mut driver), [("p1".into(), 2)]);
 }
 
-proptest! {
-    #[test]
-    fn rows_read_back(updated: i64, hops: u8, id: [u8; 16], entity in ".{0,9}", waits: bool) {
-        let cause = TimerCause {
-            hops, id, account: "a".into(), entity, correlation: "c".into(),
-        };
-        let row = UpdateRow { updated: Millis(updated), waiting: waits.then_some(cause) };
-        prop_assert_eq!(UpdateRow::decode(&row.encode()), Some(row));
+/// Sends 200 KB about each key.
+struct LargeUpdates;
+
+impl Operator for LargeUpdates {
+    fn number(&self) -> u8 {
+        61
     }
 
+    fn name(&self) -> &'static str {
+        "engagement"
+    }
+
+    fn events(&self) -> Events {
+        Events::Moved
+    }
+
+    fn updates(&self) -> Option<Updates> {
+        Some(OF_LIKES)
+    }
+
+    fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        context.mark(b"")?;
+        Ok(Flow::Continue)
+    }
+
+    fn on_commit(&self, _: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        let data = FieldWriter::default().text("post_id", context.key());
+        let data = data.text("text", &"x".repeat(200_000)).end();
+        context.emit_event("engagement.updated", context.time().0, &data)
+    }
+}
+
+#[test]
+fn updates_beyond_the_size_of_a_transaction_wait_for_the_end_of_their_intervals() {
+    const LIMIT: usize = (4 << 20) + 2 * 201_000;
+    let config = DeriveConfig {
+        topology: Topology::new("t.", 1),
+        instance: "one".to_owned(),
+        thread: 0,
+        build: "test".to_owned(),
+        settings_hash: 0,
+        catalogue: Catalogue::builtin(),
+        dedup_filter_bytes: DEDUP_FILTER_BYTES,
+        standby: false,
+    };
+    let stored = StoredTask {
+        partition: Partition(0),
+        store: Box::<MemoryStore>::default(),
+        progress: TaskProgress::default(),
+    };
+    let mut sandbox = Sandbox::new(config, &[&LargeUpdates], stored).expect("in memory");
+    for n in 0..40 {
+        let value = like(&format!("e-{n}"), &format!("p{n}")).encode();
+        let body = Body::new(None, Some(&value), &[]);
+        let record = Record { offset: Offset(n), timestamp: START, body };
+        sandbox.take(Lane::Normal, &record).expect("in memory");
+    }
+    let mut sent = Vec::new();
+    for n in 0.. {
+        let outputs = sandbox.commit().expect("in memory").outputs;
+        let bytes: usize = outputs.iter().map(|output| output.body.as_bytes().len()).sum();
+        assert!(bytes <= LIMIT, "{bytes} bytes in transaction {n}");
+        let keys = outputs.iter().filter_map(|output| output.body.key().map(<[u8]>::to_vec));
+        sent.push(keys.filter(|key| key.starts_with(b"engagement:")).collect::<Vec<_>>());
+        let Some(end) = sandbox.first_interval() else { break };
+        assert_eq!(end, Millis(START.0 + INTERVAL_MS));
+        sandbox.tick(TickTime { at: end, ended: LaneSet::ALL }).expect("in memory");
+    }
+    assert!(sent.len() > 2 && sent.iter().all(|keys| keys.len() >= 10 - 4), "{}", sent.len());
+    let mut all = sent.concat();
+    all.sort();
+    all.dedup();
+    assert_eq!((all.len(), sent.concat().len()), (40, 40), "each once");
+}
+
+proptest! {
     #[test]
-    fn damaged_rows_never_panic(bytes: Vec<u8>) {
-        let _ = UpdateRow::decode(&bytes);
+    fn the_parts_of_a_marked_key_read_back(
+        operator: u8, own: Vec<u8>, entity in ".{0,9}", mut damaged: Vec<u8>,
+    ) {
+        let cause = TimerCause {
+            hops: 0, id: [7; 16], account: "a".into(), entity, correlation: "c".into(),
+        };
+        let mark = Mark::new((operator, &own), cause, Millis(5));
+        prop_assert_eq!(mark.parts(), Some((operator, &own[..])));
+        damaged.truncate(9);
+        let _ = Mark { key: damaged.into(), ..mark }.parts();
     }
 
     /// Whatever the times of the changes: at most one update per interval, and the last one has

@@ -298,7 +298,7 @@ fn a_dashboard_entry_is_removed_whatever_characters_the_post_has() {
 
 /// The rows of the operator's tables but those that end by their window, and of timers.
 fn left(driver: &mut TopologyDriver) -> usize {
-    let tables = [COUNTS.decl(), ACTS.decl(), REACTIONS.decl(), UPDATES.decl()];
+    let tables = [COUNTS.decl(), ACTS.decl(), REACTIONS.decl()];
     let rows: usize = tables.iter().map(|decl| driver.all(decl.spec.table).len()).sum();
     rows + driver.all(TIMERS).len()
 }
@@ -356,7 +356,7 @@ fn a_withdrawal_of_nothing_leaves_its_act_alone_and_no_entry() {
         reported("4", json!({"comments": 4})),
     ];
     assert_eq!(written(&mut driver, &nothing), []);
-    for table in [COUNTS.decl(), CHANGES.decl(), REACTIONS.decl(), UPDATES.decl()] {
+    for table in [COUNTS.decl(), CHANGES.decl(), REACTIONS.decl()] {
         assert_eq!(driver.all(table.spec.table), [], "{}", table.spec.name);
     }
     assert_eq!((driver.all(ACTS.decl().spec.table).len(), driver.all(TIMERS).len()), (3, 1));

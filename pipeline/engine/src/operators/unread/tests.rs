@@ -10,8 +10,10 @@ use tidewire_schemas::event::Event;
 use tidewire_schemas::fields::Truth;
 use tidewire_schemas::id::hash128;
 
-use super::state::{LIFE_MS, Place, READ_MARK_MS, UserState};
-use super::{HELD_MAX, LISTED_DATA_MAX_BYTES, LISTED_MAX, MARKS_MAX, Unread, User};
+use super::changes::LISTED_DATA_MAX_BYTES;
+use super::page::{Page, Place};
+use super::state::{DAY_MS, Known, LIFE_MS, READ_MARK_MS, UserState};
+use super::{CLOSED_LEN, HELD_MAX, ID_MAX_BYTES, LISTED_MAX, MARKS_MAX, OPEN_MAX, Unread, User};
 use crate::derive::stores::{FieldDecoder, StoreKey, StoreValue};
 use crate::derive::{ChannelDelivery, Operator, START, TopologyDriver};
 use crate::operators::testing::{
@@ -19,15 +21,15 @@ use crate::operators::testing::{
     lines, pipe, state, stream,
 };
 use crate::port::Table;
+use crate::record::Millis;
 use crate::topology::Lane;
 
 const OPERATORS: &[&dyn Operator] = &[&Unread, &ChannelDelivery];
 
 const INTERVAL_MS: i64 = 250;
 
-/// Rows that scans pass at most for a notification: the oldest held and listed ones, their
-/// successors, and the first timers.
-const ROWS_PER_NOTIFICATION: u64 = 8;
+/// Rows that scans pass at most for a notification: a closed page and its successor.
+const ROWS_PER_NOTIFICATION: u64 = 3;
 
 /// The engine's table of timers.
 const TIMERS: Table = Table(0);
@@ -204,30 +206,82 @@ fn at_most_1_000_are_unread_and_which_does_not_depend_on_the_order() {
         assert_eq!(count, r#"{"user_id":"al","unread_count":998}"#);
         assert_eq!(counts.len(), 1 + LISTED_MAX as usize);
         settle(&mut driver);
-        let timers = driver.all(TIMERS).len();
-        assert_eq!(timers, HELD_MAX as usize + 1, "of those held, and of a read that is known");
-        results.push((rows(&mut driver), counts));
+        assert_eq!(driver.all(TIMERS).len(), 1, "of the user");
+        results.push((kept(&mut driver), counts));
         driver.replay().unwrap();
     }
     assert!(results.iter().all(|result| *result == results[0]));
 }
 
-/// The oldest places by the row of the user, which must be those of the rows.
-fn oldest(driver: &mut TopologyDriver) -> [Option<Place>; 2] {
+/// What is kept of a user, whatever the pages are.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Kept {
+    /// Held, listed, unread, marks.
+    counts: [u32; 4],
+    read_up_to: i64,
+    last_day: i64,
+    /// Oldest first, with their append times.
+    places: Vec<(Place, Millis)>,
+    known: Vec<(Bytes, Bytes)>,
+    marks: Vec<(Bytes, Bytes)>,
+}
+
+fn decoded<V: StoreValue>(value: &Bytes) -> V {
+    V::read(value[0], &mut FieldDecoder(&value[1..])).unwrap()
+}
+
+fn places(page: &Page) -> impl Iterator<Item = (Place, Millis)> + '_ {
+    page.iter().map(|held| ((held.time, held.id.to_owned()), held.appended))
+}
+
+/// The rows of the only user, which must agree.
+fn kept(driver: &mut TopologyDriver) -> Kept {
     let users = driver.all(Table(120));
-    let Some((_, value)) = users.first() else { return [None, None] };
-    let counts = UserState::read(1, &mut FieldDecoder(&value[1..])).unwrap();
-    let held = driver.all(Table(122));
-    let listed = driver.all(Table(123));
-    assert_eq!([counts.held as usize, counts.listed as usize], [held.len(), listed.len()]);
-    let place = |rows: &[(Bytes, Bytes)]| {
-        let mut from = FieldDecoder(&rows.first()?.0);
-        let (_, place) = <(User, Place)>::read(&mut from).unwrap();
-        Some(place)
+    let [known, marks] = [Table(121), Table(123)].map(|table| driver.all(table));
+    let pages = driver.all(Table(122));
+    let Some((_, value)) = users.first() else {
+        assert_eq!([known.len(), pages.len(), marks.len()], [0; 3], "nobody has these");
+        return Kept::default();
     };
-    assert_eq!(counts.oldest_held, place(&held));
-    assert_eq!(counts.oldest_listed, place(&listed));
-    [counts.oldest_held, counts.oldest_listed]
+    let state: UserState = decoded(value);
+    let dropped = state.closed.as_ref().map_or(0, |closed| closed.dropped as usize);
+    let mut all = Vec::new();
+    for (n, (key, value)) in pages.iter().enumerate() {
+        let (_, first) = <(User, Place)>::read(&mut FieldDecoder(key)).unwrap();
+        assert!(all.last().is_none_or(|(last, _)| *last < first), "pages are in order");
+        let page: Page = decoded(value);
+        assert!(page.len() <= 2 * CLOSED_LEN && !page.is_empty());
+        assert!(page.first().unwrap().place() >= (first.0, &first.1));
+        if n == 0 {
+            assert_eq!(state.closed.as_ref().map(|closed| &closed.first), Some(&first));
+            assert!(dropped < page.len());
+        }
+        all.extend(places(&page).skip(if n == 0 { dropped } else { 0 }));
+    }
+    assert_eq!(state.closed.is_none(), pages.is_empty());
+    assert!(state.open.len() <= OPEN_MAX && state.open.len() >= state.listed as usize);
+    assert!(!state.open.is_empty() || all.is_empty(), "the newest are open");
+    all.extend(places(&state.open));
+    assert!(all.is_sorted());
+    let rows: Vec<Known> = known.iter().map(|(_, value)| decoded(value)).collect();
+    let of = |is: &dyn Fn(&Known) -> bool| rows.iter().filter(|known| is(known)).count() as u32;
+    let counts = [
+        all.len() as u32,
+        of(&|known| known.entry.is_some()),
+        of(&|known| known.is_unread(state.read_up_to)),
+        marks.len() as u32,
+    ];
+    assert_eq!([state.held, state.listed, state.unread, state.marks], counts);
+    assert_eq!(known.len(), all.len());
+    let UserState { read_up_to, last_day, .. } = state;
+    Kept { counts, read_up_to, last_day, places: all, known, marks }
+}
+
+/// The oldest that is held, and the oldest that is listed.
+fn oldest(driver: &mut TopologyDriver) -> [Option<Place>; 2] {
+    let Kept { counts: [held, listed, ..], places, .. } = kept(driver);
+    let of = |n: u32| places.get(n as usize).map(|(place, _)| place.clone());
+    [of(0), of(held - listed)]
 }
 
 #[test]
@@ -269,7 +323,7 @@ fn the_oldest_places_follow_what_is_added_moved_and_forgotten() {
         driver.pipe_input(&event);
         assert_eq!(oldest(&mut driver), [expected.clone(), expected], "{what}");
     }
-    driver.advance_wall_clock_time(LIFE_MS);
+    driver.advance_wall_clock_time(LIFE_MS + DAY_MS);
     assert_eq!(oldest(&mut driver), [None, None]);
     driver.replay().unwrap();
 }
@@ -287,8 +341,12 @@ fn reads_of_unknown_ids_are_remembered_up_to_a_limit_and_others_are_counted() {
     });
     assert_eq!(drops, ["unread reads_full 5"]);
     assert_eq!(lines(&state(&mut driver)), [""; 0], "no count has changed");
-    let left = |driver: &mut TopologyDriver| [Table(121), TIMERS].map(|t| driver.all(t).len());
-    assert_eq!(left(&mut driver), [MARKS_MAX as usize + 1; 2]);
+    let left = |driver: &mut TopologyDriver| {
+        let Kept { counts: [held, _, _, marks], .. } = kept(driver);
+        assert_eq!(driver.all(TIMERS).len(), 1, "of the user");
+        [held, marks]
+    };
+    assert_eq!(left(&mut driver), [1, MARKS_MAX]);
 
     let again = |id: &str| Event { event_id: format!("again-{id}"), ..read(id) };
     let (drops, ()) = dropped(|| {
@@ -300,11 +358,11 @@ fn reads_of_unknown_ids_are_remembered_up_to_a_limit_and_others_are_counted() {
         assert_eq!(after(&mut driver, again(&unknown)), [""; 0], "in that room");
     });
     assert_eq!(drops, [""; 0]);
-    assert_eq!(left(&mut driver), [MARKS_MAX as usize + 2; 2]);
+    assert_eq!(left(&mut driver), [2, MARKS_MAX]);
     let (drops, ()) = dropped(|| driver.pipe_input(&read("one more")));
     assert_eq!(drops, ["unread reads_full 1"]);
-    driver.advance_wall_clock_time(READ_MARK_MS);
-    assert_eq!(left(&mut driver), [2, 2], "the marks are forgotten");
+    driver.advance_wall_clock_time(READ_MARK_MS + DAY_MS);
+    assert_eq!(left(&mut driver), [2, 0], "the marks are forgotten");
     driver.replay().unwrap();
 }
 
@@ -314,9 +372,8 @@ fn reads_of_a_user_who_has_no_notifications_leave_nothing() {
     assert_eq!(after(&mut driver, read("n1")), [""; 0]);
     assert_eq!(after(&mut driver, read("n2")), [""; 0]);
     assert_eq!(delivered(&mut driver), [0, 0]);
-    driver.advance_wall_clock_time(READ_MARK_MS);
-    let left: Vec<usize> = rows(&mut driver).iter().map(Vec::len).collect();
-    assert_eq!(left, [0; 4]);
+    driver.advance_wall_clock_time(READ_MARK_MS + DAY_MS);
+    assert_eq!((kept(&mut driver), driver.all(TIMERS)), (Kept::default(), vec![]));
     assert_eq!(lines(&state(&mut driver)), [""; 0]);
     driver.replay().unwrap();
 }
@@ -334,34 +391,63 @@ fn a_read_notification_that_is_dropped_needs_room_among_the_marks() {
     assert_eq!(drops, ["unread reads_full 1"]);
     let (drops, ()) = dropped(|| driver.pipe_input(&newer(2)));
     assert_eq!(drops, [""; 0], "it was not read");
-    let kept = HELD_MAX + MARKS_MAX;
-    assert_eq!(driver.all(Table(121)).len(), kept as usize);
-    assert_eq!(driver.all(TIMERS).len(), kept as usize);
-    oldest(&mut driver);
+    let Kept { counts: [held, .., marks], .. } = kept(&mut driver);
+    assert_eq!([held, marks], [HELD_MAX, MARKS_MAX]);
     driver.replay().unwrap();
 }
 
-/// All rows but those of the coalesced updates, whose times are those of their sending.
-fn rows(driver: &mut TopologyDriver) -> Vec<Vec<(Bytes, Bytes)>> {
-    (120..124).map(|table| driver.all(Table(table))).collect()
-}
-
 #[test]
-fn a_notification_is_forgotten_after_90_days() {
+fn a_notification_is_forgotten_after_90_days_and_then_the_user() {
     let mut driver = TopologyDriver::new(OPERATORS);
     after(&mut driver, created("n1", 1));
     after(&mut driver, created("n2", 2));
     after(&mut driver, read("n2"));
-    driver.advance_wall_clock_time(LIFE_MS - 4 * INTERVAL_MS);
-    driver.tick();
-    assert_eq!(lines(&state(&mut driver)), [""; 0]);
-    driver.advance_wall_clock_time(4 * INTERVAL_MS);
+    driver.advance_wall_clock_time(LIFE_MS - 6 * INTERVAL_MS);
+    assert_eq!(after(&mut driver, created("n3", 3)), [entry("n3", Truth::False), count(2)]);
+    assert_eq!(kept(&mut driver).counts, [3, 3, 2, 0]);
+    driver.advance_wall_clock_time(DAY_MS + INTERVAL_MS);
     let written = lines(&state(&mut driver));
-    let expected = ["notifications:al[n/n1] removed", "notifications:al[n/n2] removed", &count(0)];
+    let expected = ["notifications:al[n/n1] removed", "notifications:al[n/n2] removed", &count(1)];
     assert_eq!(written, expected);
-    let left: Vec<usize> = rows(&mut driver).iter().map(Vec::len).collect();
-    assert_eq!(left, [0; 4]);
+    driver.advance_wall_clock_time(LIFE_MS);
+    driver.tick();
+    let written = lines(&state(&mut driver));
+    let removed = ["notifications:al[n/n3] removed", "notifications:al[al] removed"];
+    assert_eq!(written, removed, "the count, too, without one of zero");
+    assert_eq!((kept(&mut driver), driver.all(TIMERS)), (Kept::default(), vec![]));
+    assert_eq!(after(&mut driver, created("n4", 4)), [entry("n4", Truth::False), count(1)]);
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
     driver.replay().unwrap();
+}
+
+#[test]
+fn that_all_is_read_is_forgotten_90_days_after_the_last_event() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    assert_eq!(after(&mut driver, read_all(9)), [count(0)]);
+    driver.advance_wall_clock_time(LIFE_MS / 2);
+    assert_eq!(after(&mut driver, read_all(8)), [""; 0], "an older one is an event, too");
+    driver.advance_wall_clock_time(LIFE_MS - INTERVAL_MS);
+    assert_eq!(kept(&mut driver).read_up_to, START.0 + 9);
+    assert_eq!(lines(&state(&mut driver)), [""; 0]);
+    driver.advance_wall_clock_time(2 * DAY_MS);
+    assert_eq!(lines(&state(&mut driver)), ["notifications:al[al] removed"]);
+    assert_eq!((kept(&mut driver), driver.all(TIMERS)), (Kept::default(), vec![]));
+    driver.replay().unwrap();
+}
+
+#[test]
+fn an_id_that_is_too_long_fails_its_event_alone() {
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let longest = "x".repeat(ID_MAX_BYTES);
+    (0..HELD_MAX).for_each(|n| {
+        driver.pipe_input(&created(&format!("{n:04}{}", &longest[4..]), n.into()));
+    });
+    assert_eq!(kept(&mut driver).counts, [HELD_MAX, LISTED_MAX, HELD_MAX, 0]);
+    assert_eq!(dead_letters(&mut driver), [""; 0]);
+    driver.pipe_input(&created(&format!("{longest}x"), 0));
+    let failed = dead_letters(&mut driver);
+    assert!(failed.len() == 1 && failed[0].contains("1025 bytes, and 1024"), "{failed:?}");
+    assert_eq!(stream(&mut driver).len(), HELD_MAX as usize + 1, "it is delivered");
 }
 
 #[test]
@@ -478,8 +564,7 @@ fn compare_with_model(events: &[Event], orders: &[u64]) -> Result<(), TestCaseEr
         driver.advance_wall_clock_time(INTERVAL_MS);
         let entries = latest(&state(&mut driver));
         prop_assert_eq!(published(&entries), expected.clone(), "order {}", order);
-        oldest(&mut driver);
-        let result = (rows(&mut driver), entries);
+        let result = (kept(&mut driver), entries);
         let first = first.get_or_insert_with(|| result.clone());
         prop_assert_eq!(&result, &*first, "order {}", order);
         prop_assert_eq!(dead_letters(&mut driver).len(), 0);

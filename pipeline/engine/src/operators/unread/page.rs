@@ -1,0 +1,197 @@
+//! The order of a user's notifications, in pages, as it is stored.
+//!
+//! ```text
+//! page  how many (LEB128) · each: event time z · append time minus event time z · id (length, text)
+//! ```
+//!
+//! `z` is a zigzag LEB128 number. A page is kept encoded: most calls add one at its end, and need
+//! no other.
+
+use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
+use crate::record::{Millis, put_varint};
+
+/// The place of a notification in order: event time, then id.
+pub(super) type Place = (i64, String);
+
+/// A notification of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held<'a> {
+    /// Event time of the event that created it.
+    pub(super) time: i64,
+    pub(super) id: &'a str,
+    /// Append time of that event.
+    pub(super) appended: Millis,
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn place(&self) -> (i64, &'a str) {
+        (self.time, self.id)
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_signed(out, self.time);
+        put_signed(out, self.appended.0.wrapping_sub(self.time));
+        put_bytes(out, self.id.as_bytes());
+    }
+
+    fn read(from: &mut FieldDecoder<'a>) -> Option<Self> {
+        let (time, after, id) = (from.signed()?, from.signed()?, from.text()?);
+        Some(Self { time, id, appended: Millis(time.wrapping_add(after)) })
+    }
+}
+
+/// Some notifications, in order of their places.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    count: usize,
+    entries: Vec<u8>,
+}
+
+impl Page {
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Held<'_>> {
+        let mut rest = FieldDecoder(&self.entries);
+        std::iter::from_fn(move || Held::read(&mut rest))
+    }
+
+    pub(super) fn first(&self) -> Option<Held<'_>> {
+        self.iter().next()
+    }
+
+    /// Adds a notification; returns its index.
+    pub(super) fn insert(&mut self, new: Held<'_>) -> usize {
+        let (index, at) = self.find(new.place());
+        let mut bytes = Vec::with_capacity(new.id.len() + 16);
+        new.put(&mut bytes);
+        self.entries.splice(at..at, bytes);
+        self.count += 1;
+        index
+    }
+
+    /// Removes a notification; returns its index. `None`: it is not here.
+    pub(super) fn remove(&mut self, place: (i64, &str)) -> Option<usize> {
+        let (index, at) = self.find(place);
+        let mut rest = FieldDecoder(&self.entries[at..]);
+        if Held::read(&mut rest)?.place() != place {
+            return None;
+        }
+        let end = self.entries.len() - rest.0.len();
+        self.entries.drain(at..end);
+        self.count -= 1;
+        Some(index)
+    }
+
+    /// Removes the first ones, and returns them.
+    pub(super) fn take_first(&mut self, count: usize) -> Self {
+        let count = count.min(self.count);
+        let mut rest = FieldDecoder(&self.entries);
+        for _ in 0..count {
+            let _ = Held::read(&mut rest);
+        }
+        let left = rest.0.to_vec();
+        self.entries.truncate(self.entries.len() - left.len());
+        let taken = std::mem::replace(&mut self.entries, left);
+        self.count -= count;
+        Self { count, entries: taken }
+    }
+
+    /// The index and the byte of the first notification that is not before a place.
+    fn find(&self, place: (i64, &str)) -> (usize, usize) {
+        let mut rest = FieldDecoder(&self.entries);
+        for index in 0..self.count {
+            let at = self.entries.len() - rest.0.len();
+            if Held::read(&mut rest).is_none_or(|held| held.place() >= place) {
+                return (index, at);
+            }
+        }
+        (self.count, self.entries.len())
+    }
+}
+
+impl<'a> FromIterator<Held<'a>> for Page {
+    /// A page of notifications that are in order.
+    fn from_iter<I: IntoIterator<Item = Held<'a>>>(held: I) -> Self {
+        let mut page = Self::default();
+        for held in held {
+            held.put(&mut page.entries);
+            page.count += 1;
+        }
+        page
+    }
+}
+
+impl StoreValue for Page {
+    fn put(&self, _: u8, out: &mut Vec<u8>) {
+        out.reserve(self.entries.len() + 4);
+        put_varint(out, self.count as u64);
+        out.extend_from_slice(&self.entries);
+    }
+
+    fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
+        let count = from.count(3)?;
+        let all = from.0;
+        for _ in 0..count {
+            Held::read(from)?;
+        }
+        Some(Self { count, entries: all[..all.len() - from.0.len()].to_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn held(page: &Page) -> Vec<(Place, Millis)> {
+        page.iter().map(|held| ((held.time, held.id.to_owned()), held.appended)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_is_an_ordered_map_and_reads_back(
+            steps in proptest::collection::vec((0..9i64, "[a-c]{0,2}", any::<i64>()), 0..40),
+            taken in 0..50usize,
+        ) {
+            let (mut page, mut model) = (Page::default(), BTreeMap::new());
+            for (time, id, appended) in &steps {
+                let place = (*time, id.clone());
+                let index = model.range(..&place).count();
+                if model.remove(&place).is_some() {
+                    prop_assert_eq!(page.remove((*time, id)), Some(index));
+                    continue;
+                }
+                prop_assert_eq!(page.remove((*time, id)), None);
+                let appended = Millis(*appended);
+                prop_assert_eq!(page.insert(Held { time: *time, id, appended }), index);
+                model.insert(place, appended);
+            }
+            let all: Vec<_> = model.into_iter().collect();
+            prop_assert_eq!(&held(&page), &all);
+            prop_assert_eq!(&page, &page.iter().collect());
+            let mut bytes = Vec::new();
+            page.put(1, &mut bytes);
+            let mut from = FieldDecoder(&bytes);
+            prop_assert_eq!(Page::read(1, &mut from), Some(page.clone()));
+            prop_assert_eq!(from.end(), Some(()));
+            let first = page.take_first(taken);
+            prop_assert_eq!([held(&first), held(&page)].concat(), all);
+            prop_assert_eq!(first.len(), taken.min(first.len() + page.len()));
+            prop_assert_eq!((first.iter().count(), page.iter().count()), (first.len(), page.len()));
+        }
+
+        #[test]
+        fn damaged_pages_are_refused_without_panic(bytes: Vec<u8>) {
+            let _ = Page::read(1, &mut FieldDecoder(&bytes));
+        }
+    }
+}
