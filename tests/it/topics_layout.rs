@@ -37,7 +37,7 @@ fn record(topic: &Topic, key: &str, value: &[u8]) -> Outgoing {
 fn check_refused(data: &Path, parts: &[&str]) {
     let topics = || open(data).topics().expect("it lists them").len();
     let before = topics();
-    let other = format!("run `tidewire dev --data-dir {}-3`", data.display());
+    let other = format!("run `tidewire dev --data-dir {}-4`", data.display());
     for (words, code) in [
         (&["dev"][..], 2),
         (&["topics", "create"], 2),
@@ -46,7 +46,7 @@ fn check_refused(data: &Path, parts: &[&str]) {
     ] {
         let (ended, printed) = run(data, words);
         assert_eq!(ended, Some(code), "{words:?}: {printed}");
-        for part in parts.iter().chain(&["needs layout 3", &other]) {
+        for part in parts.iter().chain(&["needs layout 4", &other]) {
             assert!(printed.contains(part), "{words:?}: {part:?} is in {printed}");
         }
     }
