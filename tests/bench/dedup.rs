@@ -33,15 +33,15 @@ const BATCH: usize = 1_000;
 const MEASURED_SHARE: usize = 5;
 const MEASURED_MAX: usize = 500_000;
 
-const OPERATORS: Operators = &[&Dedup, &Accepted];
+const OPERATORS: Operators = &[&Dedup, &AcceptedCounter];
 
 /// How many events were no copies.
 static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts the events that pass de-duplication.
-struct Accepted;
+struct AcceptedCounter;
 
-impl Operator for Accepted {
+impl Operator for AcceptedCounter {
     fn number(&self) -> u8 {
         100
     }

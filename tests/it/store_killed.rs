@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ const WRITE_BUFFER_BYTES: usize = 8 << 20;
 const VIEWING: Duration = Duration::from_secs(3);
 const VIEWS_MIN: usize = 20;
 const VIEWING_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 const DIR_VARIABLE: &str = "TIDEWIRE_TEST_STORE";
 const TABLES: &[TableSpec] = &[
@@ -70,6 +71,7 @@ fn progress(store: &mut dyn Store) -> u64 {
 fn child_store_writer() {
     let Ok(dir) = std::env::var(DIR_VARIABLE) else { return };
     let mut store = open(dir.as_ref());
+    std::fs::write(opened(dir.as_ref()), "").expect("the folder can be written");
     for n in progress(&mut *store) + 1.. {
         store.hand_over(batch(n)).expect("handed over");
         if n % 50 == 0 {
@@ -163,8 +165,19 @@ fn start_writer(dir: &Path) -> Child {
         .expect("a child")
 }
 
+/// The file with which the child says that it writes from now on.
+fn opened(dir: &Path) -> PathBuf {
+    dir.join("opened")
+}
+
+/// Lets a child write for this time. The start of a process takes as long on a loaded machine.
 fn write_for_a_while(dir: &Path, time: Duration) {
     let mut child = start_writer(dir);
+    let started = Instant::now();
+    while std::fs::remove_file(opened(dir)).is_err() {
+        assert!(started.elapsed() < START_LIMIT, "the child does not open the store");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let begun = Instant::now();
     while begun.elapsed() < time && child.try_wait().expect("a child").is_none() {
         std::thread::sleep(Duration::from_millis(2));

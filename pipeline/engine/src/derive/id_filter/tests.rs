@@ -116,7 +116,7 @@ fn beyond_the_limit_fewer_ids_are_ruled_out_and_the_rest_still_is() {
     }
     assert!(bytes(&filter) <= 1 << 20);
     let passed = false_positives(&filter);
-    assert!((0.02..0.3).contains(&passed), "{passed}");
+    assert!((0.02..0.4).contains(&passed), "{passed}");
     assert!((0..800_000).step_by(7).all(|n| filter.may_contain(&id(n))));
 }
 
