@@ -46,7 +46,7 @@ fn check_refused(data: &Path, parts: &[&str]) {
     ] {
         let (ended, printed) = run(data, words);
         assert_eq!(ended, Some(code), "{words:?}: {printed}");
-        for part in parts.iter().chain(&["needs layout 3", &other]) {
+        for part in parts.iter().chain(&["needs layout 4", &other]) {
             assert!(printed.contains(part), "{words:?}: {part:?} is in {printed}");
         }
     }

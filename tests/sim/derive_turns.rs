@@ -7,7 +7,8 @@ use std::time::Duration;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::order::{OrderRecord, Tick};
 use tidewire_engine::derive::{
-    ChannelDelivery, Derive, DeriveConfig, DerivePorts, Operator, SETTLE_MS, TICK_MS,
+    ChannelDelivery, Context, Derive, DeriveConfig, DerivePorts, Flow, Input, Operator,
+    OperatorError, SETTLE_MS, TICK_MS,
 };
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, TopicPartition};
@@ -17,7 +18,6 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
 
 use crate::fake::{Call, CommitOutcome, FakeLog, FakeStores, FaultScript};
-use crate::operators;
 use crate::world::{ADMITS, World};
 
 /// The seed of the producers: timers are set in every partition.
@@ -125,22 +125,24 @@ fn a_tick_has_the_time_at_which_the_ends_were_requested() {
 }
 
 #[test]
-fn a_lane_without_a_leader_holds_up_only_the_ticks_of_its_task() {
+fn lanes_without_a_leader_hold_up_only_the_ticks_of_their_task() {
     let mut world = with_timers();
     world.log.state().now.0 += TIMERS_MS;
     let due = with_due_timers();
     let ticked = ticking_partitions(&due.log, &due.topology);
     assert!(ticked.len() > 1, "more than one task has a timer due");
     let without_leader = ticked[0];
-    let at = TopicPartition::new(world.topology.lane(Lane::Critical), Partition(without_leader));
-    world.log.state().leaderless.insert(at.clone());
+    // Parts of totals wait for no lane in particular.
+    let lane = |lane| TopicPartition::new(world.topology.lane(lane), Partition(without_leader));
+    let lanes = Lane::ALL.map(lane);
+    world.log.state().leaderless.extend(lanes);
     for _ in 0..TURNS {
         assert_eq!(restored_in_turn(&mut world), 0);
         world.log.state().now.0 += TICK_MS;
     }
     let others = ticking_partitions(&world.log, &world.topology);
     assert_eq!(others, ticked[1..], "all tasks but the one tick");
-    world.log.state().leaderless.remove(&at);
+    world.log.state().leaderless.clear();
     watched_turn(&mut world);
     assert_eq!(ticking_partitions(&world.log, &world.topology), ticked, "its time has come");
 }
@@ -161,6 +163,26 @@ fn requests_for_ends_that_fail_restore_nothing() {
         assert_ne!(ticks(&world), []);
     }
 }
+
+/// Sets a timer for each key, which waits for every lane.
+struct KeyAlarm;
+
+impl Operator for KeyAlarm {
+    fn number(&self) -> u8 {
+        60
+    }
+
+    fn name(&self) -> &'static str {
+        "alarm"
+    }
+
+    fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        context.set_timer(Millis(context.time().0 + TIMERS_MS / 2), b"")?;
+        Ok(Flow::Continue)
+    }
+}
+
+const ALARMS: &[&dyn Operator] = &[&Dedup, &KeyAlarm, &ChannelDelivery];
 
 /// A clock that advances by this many milliseconds per reading.
 struct ReadClock {
@@ -189,7 +211,7 @@ impl TestLoop {
 
     /// A loop of two tasks, one per commit group, with a timer each that is due.
     fn with_due_timers() -> Self {
-        let mut test_loop = Self::with_operators(2, 0, operators::OPERATORS);
+        let mut test_loop = Self::with_operators(2, 0, ALARMS);
         (0..2).for_each(|partition| test_loop.write(Lane::Normal, partition, 10));
         assert_eq!((0..4).map(|_| test_loop.taken()).sum::<usize>(), 20);
         test_loop.clock.now.fetch_add(TIMERS_MS, Ordering::Relaxed);

@@ -18,6 +18,7 @@ mod one_machine;
 mod one_partition;
 mod operators;
 mod outage;
+mod partials;
 mod products;
 mod quiet_partitions;
 mod replay;

@@ -31,6 +31,7 @@ pub(crate) struct OneMachine {
     pub(crate) log: FakeLog,
     pub(crate) topology: Topology,
     operators: &'static [&'static dyn Operator],
+    catalogue: &'static Catalogue,
     stores: FakeStores,
     derive: Option<(FakeLog, Derive)>,
     processes: u64,
@@ -39,13 +40,22 @@ pub(crate) struct OneMachine {
 impl OneMachine {
     /// A new log of three partitions.
     pub(crate) fn new(seed: u64, operators: &'static [&'static dyn Operator]) -> Self {
+        Self::with_catalogue(seed, operators, Catalogue::builtin())
+    }
+
+    /// The same with another catalogue.
+    pub(crate) fn with_catalogue(
+        seed: u64,
+        operators: &'static [&'static dyn Operator],
+        catalogue: &'static Catalogue,
+    ) -> Self {
         let (log, topology) = (FakeLog::new(seed), Topology::new("t.", 3));
         for spec in topology.specs() {
             log.create(&spec).expect("a new log");
         }
         log.state().one_thread = true;
         let stores = FakeStores::new(0, &log);
-        Self { log, topology, operators, stores, derive: None, processes: 0 }
+        Self { log, topology, operators, catalogue, stores, derive: None, processes: 0 }
     }
 
     /// Appends an event to a lane, as ADMIT does; only while there are no faults.
@@ -73,7 +83,7 @@ impl OneMachine {
                 instance: "one".to_owned(),
                 thread: 0,
                 build: "sim".to_owned(),
-                catalogue: Catalogue::builtin(),
+                catalogue: self.catalogue,
                 settings_hash: 7,
                 standby: false,
             };

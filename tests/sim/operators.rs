@@ -1,19 +1,21 @@
 //! Operators for the simulation, which together use every layer of a task's state.
 //!
-//! They count, store, remove, scan, set timers and fail. [`crate::model`] computes the same again,
-//! independently, on one map.
+//! They count, store, remove, scan, set timers, add to totals over all tasks, and fail.
+//! [`crate::model`] computes the same again, independently, on one map.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use tidewire_engine::derive::stores::{FieldDecoder, StoreKey};
 use tidewire_engine::derive::{
     Changelog, ChannelDelivery, Context, Emission, Flow, Input, OnFailure, Operator, OperatorError,
-    TableDecl, dedup::Dedup,
+    Partial, PartialDecl, PartialKey, TableDecl, dedup::Dedup,
 };
 use tidewire_engine::port::{KeyRange, Table, TableExpiry, TableSpec};
 use tidewire_engine::record::Millis;
 use tidewire_engine::value_level::ValueLevel;
 use tidewire_schemas::Priority;
+use tidewire_schemas::fields::FieldWriter;
 
 /// Events per entity key, 8 bytes big-endian.
 pub(crate) const COUNTS: Table = Table(40);
@@ -32,6 +34,15 @@ pub(crate) const SECOND: Table = Table(44);
 
 /// The end of a second timer's key: it is due right after the first one, which removes or moves it.
 pub(crate) const SECOND_KEY: &[u8] = b"/second";
+
+/// The end of a lease timer's key.
+pub(crate) const LEASE_KEY: &[u8] = b"/lease";
+
+/// Every how many events of a key set a lease timer.
+pub(crate) const LEASE_EVERY: u64 = 2;
+
+/// How long after the event it is due, milliseconds.
+pub(crate) const LEASE_MS: i64 = 300;
 
 /// How many events of a key are kept.
 pub(crate) const RECENT_MAX: usize = 3;
@@ -61,6 +72,21 @@ pub(crate) const ASIDE: &str = "aside";
 /// Events per entity key that the second counter has seen, 8 bytes big-endian.
 pub(crate) const SEEN: Table = Table(45);
 
+/// Events of producers that the counter has seen and whose parts were not sent yet, by account and
+/// total.
+pub(crate) const PARTS: Table = Table(46);
+
+/// Events of producers in all tasks, by account, a slash and total, 8 bytes big-endian.
+pub(crate) const TOTALS: Table = Table(47);
+
+/// The internal type that carries a part.
+pub(crate) const PART_TYPE: &str = "notify.due";
+
+/// How long a part waits for others, milliseconds of append time.
+pub(crate) const PART_MS: i64 = 400;
+
+const COUNTED: Partial<Total, i64> = Partial::new(PARTS.0, "parts", PART_TYPE, PART_MS);
+
 /// The counter's stable number.
 pub(crate) const COUNTER: u8 = 40;
 
@@ -70,7 +96,7 @@ pub(crate) const OPERATORS: &[&dyn Operator] =
 
 struct Counter;
 
-/// Counts all events that one operator gets beside the counter.
+/// Counts all events that one operator gets beside the counter, and adds up the parts of totals.
 struct SecondCounter;
 
 /// Fails as de-duplication or delivery would, and so sets the whole event aside.
@@ -82,6 +108,31 @@ const fn table(table: Table, name: &'static str) -> TableDecl {
         changelog: Changelog::State,
         window_ms: 0,
         level: ValueLevel::FIRST,
+    }
+}
+
+/// A total over entities of an account.
+struct Total(String);
+
+/// The total that an entity counts in.
+pub(crate) fn total_of(key: &str) -> String {
+    let number = key.bytes().last().unwrap_or_default();
+    format!("t{}", number % 2)
+}
+
+impl StoreKey for Total {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+
+    fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
+        String::read(from).map(Self)
+    }
+}
+
+impl PartialKey for Total {
+    fn put_fields(&self, data: FieldWriter) -> FieldWriter {
+        data.text("user_id", &self.0)
     }
 }
 
@@ -151,8 +202,13 @@ impl Operator for Counter {
             table(RECENT, "recent"),
             table(FOUND, "found"),
             table(SECOND, "second"),
+            COUNTED.decl(),
         ];
         TABLES
+    }
+
+    fn partials(&self) -> &'static [&'static dyn PartialDecl] {
+        &[&COUNTED]
     }
 
     fn on_event(
@@ -160,8 +216,14 @@ impl Operator for Counter {
         event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
+        if event.event_type == PART_TYPE {
+            return Ok(Flow::Continue);
+        }
         let key = event.key.as_bytes();
         let count = add_one(context, COUNTS, key)?;
+        if event.source.is_none() {
+            COUNTED.add(context, &Total(total_of(event.key)), 1)?;
+        }
         let newest = [key, b"/", &count.to_be_bytes()].concat();
         context.put(RECENT, &newest, b"");
         let found = recent(context, key)?;
@@ -172,6 +234,10 @@ impl Operator for Counter {
             let at = Millis(context.time().0 + TIMER_MS);
             context.set_timer(at, key)?;
             set_second(context, key, Millis(at.0 + 1))?;
+        }
+        if count % LEASE_EVERY == 0 {
+            let at = Millis(context.time().0 + LEASE_MS);
+            context.set_lease_timer(at, &[key, LEASE_KEY].concat())?;
         }
         if event.event_id.contains(LARGE) {
             context.put(RECENT, b"large", &[7; LARGE_BYTES]);
@@ -187,7 +253,7 @@ impl Operator for Counter {
 
     fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
         let fired = add_one(context, FIRED, key)?;
-        if key.ends_with(SECOND_KEY) {
+        if key.ends_with(SECOND_KEY) || key.ends_with(LEASE_KEY) {
             return Ok(());
         }
         if let Some(at) = context.get(SECOND, key)? {
@@ -222,7 +288,7 @@ impl Operator for SecondCounter {
     }
 
     fn tables(&self) -> &'static [TableDecl] {
-        const TABLES: &[TableDecl] = &[table(SEEN, "seen")];
+        const TABLES: &[TableDecl] = &[table(SEEN, "seen"), table(TOTALS, "totals")];
         TABLES
     }
 
@@ -231,6 +297,14 @@ impl Operator for SecondCounter {
         event: &Input<'_>,
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
+        if event.event_type == PART_TYPE {
+            let more = event.fields().integer("count").expect("a part has a count");
+            let key = format!("{}/{}", event.account_id, event.key);
+            let total = context.get(TOTALS, key.as_bytes())?.map_or(0, |value| number(&value));
+            let total = total + more.cast_unsigned();
+            context.put(TOTALS, key.as_bytes(), &total.to_be_bytes());
+            return Ok(Flow::Continue);
+        }
         add_one(context, SEEN, event.key.as_bytes())?;
         Ok(Flow::Continue)
     }

@@ -64,8 +64,8 @@ fn every_role_and_command_refuses_topics_of_the_former_layout_with_the_command_t
     let (log, topology, dir) = (open(at), Topology::new(at.prefix, 8), folder());
     create_former(&*log, &topology);
     let other = format!(
-        "run `TIDEWIRE_TOPICS_PREFIX=former3. tidewire topics create --log kafka://{bootstrap}` \
-         with the other settings as they are, and start every process with topics.prefix = \"former3.\""
+        "run `TIDEWIRE_TOPICS_PREFIX=former4. tidewire topics create --log kafka://{bootstrap}` \
+         with the other settings as they are, and start every process with topics.prefix = \"former4.\""
     );
     for (words, code) in [
         (&["dev"][..], 2),
@@ -78,7 +78,7 @@ fn every_role_and_command_refuses_topics_of_the_former_layout_with_the_command_t
         let output = command(at, words, &dir).output().expect("the binary starts");
         let text = printed(&output);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
-        for part in ["in layout 1 (former.control has 8", "needs layout 3", &other] {
+        for part in ["in layout 1 (former.control has 8", "needs layout 4", &other] {
             assert!(text.contains(part), "{words:?}: {part:?} is in {text}");
         }
         let fixes = text.lines().filter(|line| line.starts_with("fix:")).count();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tidewire_engine::derive::MAX_TIMERS_PER_TICK;
 use tidewire_engine::derive::order::{Accepted, OrderRecord, Tick};
 use tidewire_engine::lane_record::VERDICT;
+use tidewire_engine::port::Table;
 use tidewire_engine::record::{Body, Millis, Offset, Partition, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
 use tidewire_engine::verdict::{Verdict, VerdictSource};
@@ -16,7 +17,10 @@ use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
 use super::ensure::ensure;
-use super::operators::{self, CounterOutcome, EventOrigin, EventTimes, ModelOutcome};
+use super::operators::{
+    self, CounterOutcome, EmittedFact, EventOrigin, EventTimes, LEASES, ModelOutcome, TIMERS,
+};
+use super::partials;
 use super::task::{SealedTransaction, TakenSource, TaskModel};
 use crate::fake::LogState;
 
@@ -119,6 +123,7 @@ impl TransactionReplay<'_> {
                     self.tick(tick)?;
                 }
                 self.take(*lane, taken)?;
+                self.flush_early();
                 taken += 1;
             }
         }
@@ -156,17 +161,35 @@ impl TransactionReplay<'_> {
             let time = &mut self.task.times[lane.index()];
             *time = tick.at.max(*time);
         }
-        let settled = self.task.settled();
-        for stored in operators::due(&self.task.tables, settled).iter().take(MAX_TIMERS_PER_TICK) {
+        self.fire(LEASES, self.task.times[Lane::Critical.index()]);
+        self.fire(TIMERS, self.task.settled());
+        let at = (self.task.partition, self.task.latest());
+        for timer in partials::due(&self.task.tables, at.1).iter().take(MAX_TIMERS_PER_TICK) {
+            let sent = partials::end_partial(&mut self.task.tables, timer, at);
+            sent.into_iter().for_each(|part| self.fact(part));
+        }
+        self.flush_early();
+        Ok(())
+    }
+
+    /// Fires the first timers of a table that are due at this time.
+    fn fire(&mut self, table: Table, time: Millis) {
+        let due = operators::due_before(&self.task.tables, table, time);
+        for stored in due.iter().take(MAX_TIMERS_PER_TICK) {
             let due = operators::due_time(stored);
-            let fired = operators::fire(&mut self.task.tables, stored);
+            let fired = operators::fire(&mut self.task.tables, table, stored);
             let Some((cause, called)) = fired else { continue };
             let (order, partition) = (self.topology.order(), self.task.partition.0);
             let id = operators::timer_id(&cause);
             let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
             self.called(called, letter, cause);
         }
-        Ok(())
+    }
+
+    /// Sends parts of totals, if the task keeps too many.
+    fn flush_early(&mut self) {
+        let sent = partials::flush_early(&mut self.task.tables, self.task.partition);
+        sent.into_iter().for_each(|part| self.fact(part));
     }
 
     fn take(&mut self, lane: Lane, nth: u32) -> Result<(), String> {
@@ -189,8 +212,10 @@ impl TransactionReplay<'_> {
         let consumed = &mut self.task.times[lane.index()];
         *consumed = appended.max(*consumed);
         let position = format!("{at}/{offset}");
+        let (settled, latest) = (self.task.settled(), self.task.latest());
+        let times = EventTimes { appended, settled, latest };
         if body.header("tw-operator").is_some() {
-            return self.requeued(body, format!("{position}/counter"), appended);
+            return self.requeued(body, format!("{position}/counter"), times);
         }
         if let Some(verdict) = verdict {
             let VerdictSource { input, topic, partition, offset: Offset(offset), .. } =
@@ -205,7 +230,6 @@ impl TransactionReplay<'_> {
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
-        let times = EventTimes { appended, settled: self.task.settled() };
         match operators::event(
             &mut self.task.tables,
             &event,
@@ -231,7 +255,7 @@ impl TransactionReplay<'_> {
     }
 
     /// Only the counter gets a record that was requeued.
-    fn requeued(&mut self, body: &Body, letter: String, time: Millis) -> Result<(), String> {
+    fn requeued(&mut self, body: &Body, letter: String, times: EventTimes) -> Result<(), String> {
         ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
         let value = body.value_bytes().unwrap_or_default();
         let (partition, tables) = (self.task.partition, &mut self.task.tables);
@@ -242,10 +266,13 @@ impl TransactionReplay<'_> {
                     tables,
                     &event,
                     origin((Lane::Facts, partition), body, &event),
-                    time,
+                    times,
                 )
             }
-            _ => operators::call_timer(tables, body.key().unwrap_or_default(), &value, time),
+            _ => {
+                let key = body.key().unwrap_or_default();
+                operators::call_timer(tables, key, &value, times.appended)
+            }
         };
         self.called(called, letter, value);
         Ok(())
@@ -256,18 +283,20 @@ impl TransactionReplay<'_> {
         match called {
             CounterOutcome::Done => {}
             CounterOutcome::Failed => self.dead_letter(letter, cause, "processing_failed"),
-            CounterOutcome::Emitted(fact) => {
-                let partition = self.topology.entity_partition(&fact.account, &fact.key);
-                let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
-                self.expected.outputs.push_back(ExpectedOutput {
-                    to: TopicPartition::new(self.topology.lane(lane), partition),
-                    key: fact.key.into(),
-                    value: fact.value.into(),
-                    reason: None,
-                    fact: Some((fact.hops, fact.time)),
-                });
-            }
+            CounterOutcome::Emitted(fact) => self.fact(fact),
         }
+    }
+
+    fn fact(&mut self, fact: EmittedFact) {
+        let partition = self.topology.entity_partition(&fact.account, &fact.key);
+        let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
+        self.expected.outputs.push_back(ExpectedOutput {
+            to: TopicPartition::new(self.topology.lane(lane), partition),
+            key: fact.key.into(),
+            value: fact.value.into(),
+            reason: None,
+            fact: Some((fact.hops, fact.time)),
+        });
     }
 
     fn accept(&mut self, id: [u8; 16], times: EventTimes) {

@@ -15,6 +15,7 @@ use super::batch::take_outputs;
 use super::disk::DiskModel;
 use super::ensure::ensure;
 use super::operators::first_timer;
+use super::partials;
 use super::task::{SealedTransaction, TaskModel};
 use crate::fake::{DiskId, Fact, FakeLog, FakeStores, LogState, RECORDS_REFUSED};
 use crate::operators::ASIDE;
@@ -225,6 +226,8 @@ impl Model {
             }
             let late = first_timer(&task.tables).filter(|at| at.0 + LATE_MS < log_state.now.0);
             ensure(late.is_none(), || format!("{:?}: a timer is late", task.partition))?;
+            let kept = partials::kept(&task.tables);
+            ensure(kept == 0, || format!("{:?}: {kept} parts were not sent", task.partition))?;
         }
         drop(log_state);
         self.check_everything_passed()?;

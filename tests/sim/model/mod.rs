@@ -13,6 +13,7 @@ mod disk;
 mod ensure;
 mod facts;
 mod operators;
+mod partials;
 mod tables;
 mod task;
 

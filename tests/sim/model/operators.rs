@@ -8,14 +8,19 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::hash128;
 
+use super::partials::{self, AddTimes};
 use super::tables::ModelTables;
 use crate::operators::{
-    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, RECENT, RECENT_MAX, SECOND, SECOND_KEY,
-    SEEN, TIMER_EVERY, TIMER_FAILS_EVERY, TIMER_MS, fact_data, number, recent_range,
+    ASIDE, COUNTER, COUNTS, FAILING, FIRED, FOUND, LARGE, LEASE_EVERY, LEASE_KEY, LEASE_MS,
+    PART_TYPE, RECENT, RECENT_MAX, SECOND, SECOND_KEY, SEEN, TIMER_EVERY, TIMER_FAILS_EVERY,
+    TIMER_MS, TOTALS, fact_data, number, recent_range, total_of,
 };
 
 /// The engine's own table of timers.
 pub(super) const TIMERS: Table = Table(0);
+
+/// The one of lease timers.
+pub(super) const LEASES: Table = Table(4);
 
 /// Facts and timers in a row.
 const HOPS_MAX: u8 = 4;
@@ -143,13 +148,24 @@ impl<'a> Cause<'a> {
     }
 }
 
-/// Sets a timer, whose value names its cause and its own hops.
-fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cause<'_>, u8)) {
+/// Sets a timer by the settled time.
+fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], cause: (&Cause<'_>, u8)) {
+    put_timer(tables, (TIMERS, at), key, cause);
+}
+
+/// Sets a timer of a table, whose value names its cause and its own hops.
+fn put_timer(
+    tables: &mut ModelTables,
+    (table, at): (Table, i64),
+    key: &[u8],
+    (cause, hops): (&Cause<'_>, u8),
+) {
     let Cause { id, account, entity, correlation, .. } = cause;
     let timer = timer(at, cause, key);
-    let hash = hash128(account, &format!("{id}/{}", hex(&timer)));
+    let of_kind = if table == LEASES { "lease/" } else { "" };
+    let hash = hash128(account, &format!("{id}/{of_kind}{}", hex(&timer)));
     // Of two causes the one with the smaller id stays, whichever came first.
-    if tables.get(TIMERS, &timer).is_some_and(|known| known[2..18] <= hash[..]) {
+    if tables.get(table, &timer).is_some_and(|known| known[2..18] <= hash[..]) {
         return;
     }
     let mut value = [&[2, hops][..], &hash].concat();
@@ -157,10 +173,10 @@ fn set_timer(tables: &mut ModelTables, at: i64, key: &[u8], (cause, hops): (&Cau
         value.push(u8::try_from(text.len()).expect("the simulation's texts are short"));
         value.extend_from_slice(text.as_bytes());
     }
-    tables.set(TIMERS, &timer, Some(&value));
+    tables.set(table, &timer, Some(&value));
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -174,13 +190,15 @@ fn recent(tables: &ModelTables, key: &[u8]) -> Vec<Bytes> {
     tables.keys(RECENT, &from, &to)
 }
 
-/// The two times that an event depends on.
+/// The times that an event depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EventTimes {
     /// Its append time in the input.
     pub(super) appended: Millis,
     /// The settled time of the task.
     pub(super) settled: Millis,
+    /// Its latest time.
+    pub(super) latest: Millis,
 }
 
 /// An event at these times.
@@ -191,7 +209,7 @@ pub(super) fn event(
     times: EventTimes,
 ) -> ModelOutcome {
     let id = hash128(event.account_id, event.event_id);
-    let EventTimes { appended: time, settled } = times;
+    let EventTimes { appended: time, settled, .. } = times;
     let since = time.max(settled);
     let seen = tables.get(IDS, &id).filter(|_| !origin.is_fact);
     if let Some(seen) = seen {
@@ -208,9 +226,22 @@ pub(super) fn event(
         let value = [since.0.to_be_bytes(), time.0.to_be_bytes()].concat();
         tables.set(IDS, &id, Some(&value));
     }
-    let called = count(tables, event, origin, time);
+    if event.event_type == PART_TYPE {
+        add_part(tables, event);
+        return ModelOutcome::Fact(CounterOutcome::Done);
+    }
+    let called = count(tables, event, origin, times);
     add_one(tables, SEEN, event.key.as_bytes());
     if origin.is_fact { ModelOutcome::Fact(called) } else { ModelOutcome::Accepted(id, called) }
+}
+
+/// The second counter's call with a part of a total.
+fn add_part(tables: &mut ModelTables, event: &EventView<'_>) {
+    let (_, count) = event.data.split_once(r#""count":"#).expect("a part has a count");
+    let more: u64 = count.trim_end_matches('}').parse().expect("a number");
+    let key = format!("{}/{}", event.account_id, event.key);
+    let total = tables.get(TOTALS, key.as_bytes()).map_or(0, number) + more;
+    tables.set(TOTALS, key.as_bytes(), Some(&total.to_be_bytes()));
 }
 
 /// The counter's call with an event. If it fails, it changes nothing.
@@ -218,8 +249,9 @@ pub(super) fn count(
     tables: &mut ModelTables,
     event: &EventView<'_>,
     origin: EventOrigin,
-    time: Millis,
+    times: EventTimes,
 ) -> CounterOutcome {
+    let EventTimes { appended: time, latest, .. } = times;
     let key = event.key.as_bytes();
     let cause = Cause::of_event(event, origin);
     let next = tables.get(COUNTS, key).map_or(0, number) + 1;
@@ -234,6 +266,10 @@ pub(super) fn count(
         }
     }
     let count = add_one(tables, COUNTS, key);
+    if event.source.is_none() {
+        let total = total_of(event.key);
+        partials::add(tables, (event.account_id, &total), AddTimes { appended: time, latest });
+    }
     tables.set(RECENT, &[key, b"/", &count.to_be_bytes()].concat(), Some(b""));
     let found = recent(tables, key);
     if found.len() > RECENT_MAX {
@@ -243,12 +279,16 @@ pub(super) fn count(
         set_timer(tables, time.0 + TIMER_MS, key, (&cause, origin.hops + 1));
         set_second(tables, time.0 + TIMER_MS + 1, key, (&cause, origin.hops + 1));
     }
+    if count.is_multiple_of(LEASE_EVERY) {
+        let (at, key) = ((LEASES, time.0 + LEASE_MS), [key, LEASE_KEY].concat());
+        put_timer(tables, at, &key, (&cause, origin.hops + 1));
+    }
     called
 }
 
-/// The keys of the timers due at this time, in order.
-pub(super) fn due(tables: &ModelTables, time: Millis) -> Vec<Bytes> {
-    tables.keys(TIMERS, &[], &((time.0 + 1) ^ i64::MIN).to_be_bytes())
+/// The keys of a table of timers that are due at this time, in order.
+pub(super) fn due_before(tables: &ModelTables, table: Table, time: Millis) -> Vec<Bytes> {
+    tables.keys(table, &[], &((time.0 + 1) ^ i64::MIN).to_be_bytes())
 }
 
 /// When a stored timer is due.
@@ -259,15 +299,19 @@ pub(super) fn due_time(stored: &[u8]) -> Millis {
 
 /// When the first timer is due.
 pub(super) fn first_timer(tables: &ModelTables) -> Option<Millis> {
-    let first = tables.now().keys().next().filter(|(table, _)| *table == TIMERS)?;
-    Some(Millis(i64::from_be_bytes(*first.1.first_chunk()?) ^ i64::MIN))
+    let all = [TIMERS, LEASES].into_iter().flat_map(|of| tables.keys(of, &[], &[0xff; 8]));
+    all.map(|stored| due_time(&stored)).min()
 }
 
 /// A due timer fires, and is removed whatever its outcome; returns its value. `None`: an earlier
 /// timer of the same tick has removed it.
-pub(super) fn fire(tables: &mut ModelTables, stored: &[u8]) -> Option<(Bytes, CounterOutcome)> {
-    let value = tables.get(TIMERS, stored)?.clone();
-    tables.set(TIMERS, stored, None);
+pub(super) fn fire(
+    tables: &mut ModelTables,
+    table: Table,
+    stored: &[u8],
+) -> Option<(Bytes, CounterOutcome)> {
+    let value = tables.get(table, stored)?.clone();
+    tables.set(table, stored, None);
     let called = call_timer(tables, &stored[TIMER_PREFIX..], &value, due_time(stored));
     Some((value, called))
 }
@@ -279,7 +323,7 @@ pub(super) fn call_timer(
     value: &[u8],
     time: Millis,
 ) -> CounterOutcome {
-    if key.ends_with(SECOND_KEY) {
+    if key.ends_with(SECOND_KEY) || key.ends_with(LEASE_KEY) {
         add_one(tables, FIRED, key);
         return CounterOutcome::Done;
     }

@@ -74,6 +74,11 @@ impl TaskModel {
         self.times.into_iter().min().expect("there are lanes")
     }
 
+    /// The time of the fastest lane.
+    pub(super) fn latest(&self) -> Millis {
+        self.times.into_iter().max().expect("there are lanes")
+    }
+
     /// Records that the end of a lane was requested at this time.
     pub(super) fn ends_requested(&mut self, lane: Lane, time: Millis, end: Offset) {
         let lowest = self.ends.entry((lane, time)).or_insert(end);

@@ -54,6 +54,16 @@ pub(super) const LIMITS: &[TightLimit] = &[
         tight: "pub const MAX_TIMERS_PER_TICK: usize = 2;",
     },
     TightLimit {
+        file: "src/derive/partial.rs",
+        original: "pub const EARLY_FLUSH_PARTS: u64 = 9_000;",
+        tight: "pub const EARLY_FLUSH_PARTS: u64 = 3;",
+    },
+    TightLimit {
+        file: "src/derive/flush_partials.rs",
+        original: "pub const FLUSH_PARTS_MAX: usize = 1_000;",
+        tight: "pub const FLUSH_PARTS_MAX: usize = 2;",
+    },
+    TightLimit {
         file: "src/lanes.rs",
         original: "pub const QUANTUM_UNITS: i64 = 64;",
         tight: "pub const QUANTUM_UNITS: i64 = 2;",
@@ -303,6 +313,66 @@ pub(super) const MUTANTS: &[Mutant] = &[
             cause[0] = 2;
             Some(state.get(self.table, &due.stored)?.unwrap_or(cause.into()))
         }",
+    },
+    Mutant {
+        name: "leases_wait_for_all_lanes",
+        file: "src/derive/fire.rs",
+        breaks: "A lease timer waits although only another lane than the critical one is behind.",
+        original: "self.times.lease()",
+        mutated: "self.times.settled()",
+    },
+    Mutant {
+        name: "a_lease_timer_is_a_settled_one",
+        file: "src/derive/trigger.rs",
+        breaks: "A lease timer and another one with its key and time emit events of one id.",
+        original: r#""lease/""#,
+        mutated: r#""""#,
+    },
+    Mutant {
+        name: "parts_wait_for_all_lanes",
+        file: "src/derive/fire.rs",
+        breaks: "A lane with a backlog holds up totals and updates.",
+        original: "self.times.latest()",
+        mutated: "self.times.settled()",
+    },
+    Mutant {
+        name: "sent_parts_are_kept",
+        file: "src/derive/flush_partials.rs",
+        breaks: "A part of a total is sent again.",
+        original: "self.state.put(table, key.clone(), None);",
+        mutated: "",
+    },
+    Mutant {
+        name: "ids_of_parts_repeat",
+        file: "src/derive/flush_partials.rs",
+        breaks: "Two parts of one key have one id.",
+        original: r#"hex(body.key().unwrap_or_default())"#,
+        // Without the table's number and the round.
+        mutated: r#"hex(&body.key().unwrap_or_default()[9..])"#,
+    },
+    Mutant {
+        name: "parts_are_replaced",
+        file: "src/derive/partial.rs",
+        breaks: "An addition replaces what was added before it.",
+        original: "read_value::<V>(table, &before.value)?.merge(sum)",
+        mutated: "{
+            let _: V = read_value(table, &before.value)?;
+            sum
+        }",
+    },
+    Mutant {
+        name: "many_parts_wait_for_their_interval",
+        file: "src/derive/partial.rs",
+        breaks: "A task keeps any number of parts.",
+        original: "context.batch.flush_early |= head.parts >= EARLY_FLUSH_PARTS;",
+        mutated: "",
+    },
+    Mutant {
+        name: "the_rest_of_a_flush_is_forgotten",
+        file: "src/derive/flush_partials.rs",
+        breaks: "What one tick leaves of a partial is never sent.",
+        original: "head.parts > 0",
+        mutated: "head.parts > 0 && !head.is_flushing()",
     },
     Mutant {
         name: "timers_do_not_cost_a_hop",

@@ -7,17 +7,20 @@
 //! dead letter
 //!   key      position of the lane's record/operator, as in tw.lane.normal/3/7/engagement; of a
 //!            timer, of an emitted event and of a copy for another key that could not be written
-//!            tw.order/partition/its time/operator/its id, 32 hex digits
-//!   value    the record's bytes; of a timer or update its cause (derive/timer_cause.rs)
-//!   headers  those of every dead letter, where source-key is the timer's key
-//!            · operator (its name) · trigger (event, timer or update) · account
+//!            tw.order/partition/its time/operator/its id, 32 hex digits; so it is of a part of a
+//!            total that could not be sent
+//!   value    the record's bytes; of a timer or update its cause (derive/timer_cause.rs); of a part
+//!            its stored value (derive/partial_rows.rs)
+//!   headers  those of every dead letter, where source-key is the timer's key, or the part's behind
+//!            the number of its table
+//!            · operator (its name) · trigger (event, timer, update or part) · account
 //!            · emission (decimal: events the call had emitted before it failed)
 //!
 //! requeued record, in lane.facts
-//!   key      the record's key, the timer's, or what the operator marked
+//!   key      the record's key, the timer's or part's, or what the operator marked
 //!   value    as in the dead letter
 //!   headers  the record's own · requeued-from · requeued-reason · tw-operator (its name)
-//!            · tw-trigger (event, timer or update)
+//!            · tw-trigger (event, timer, update or part)
 //! ```
 
 use crate::dead_letters::record::{Diagnosis, dead_letter_body_with};
@@ -26,7 +29,7 @@ use crate::topology::Topology;
 
 /// Header of a dead letter: the operator that failed.
 pub const OPERATOR: &str = "operator";
-/// Header of a dead letter: `event`, `timer` or `update`.
+/// Header of a dead letter: `event`, `timer`, `update` or `part`.
 pub const TRIGGER: &str = "trigger";
 /// Header of a dead letter: the account of the event or timer.
 pub const ACCOUNT: &str = "account";
@@ -35,7 +38,7 @@ pub const EMISSION: &str = "emission";
 
 /// Header of a requeued record: the only operator that gets it.
 pub const FOR_OPERATOR: &str = "tw-operator";
-/// Header of a requeued record: `event`, `timer` or `update`.
+/// Header of a requeued record: `event`, `timer`, `update` or `part`.
 pub const FOR_TRIGGER: &str = "tw-trigger";
 
 /// What an operator was called with.
@@ -47,10 +50,13 @@ pub enum TriggerKind {
     Timer,
     /// A change that it sends when a transaction is sealed, or at the end of an interval.
     Update,
+    /// A part of a total that it sends to the owner of its key.
+    Part,
 }
 
 /// All of them.
-const KINDS: [TriggerKind; 3] = [TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update];
+const KINDS: [TriggerKind; 4] =
+    [TriggerKind::Event, TriggerKind::Timer, TriggerKind::Update, TriggerKind::Part];
 
 impl TriggerKind {
     /// Its name in headers.
@@ -59,6 +65,7 @@ impl TriggerKind {
             Self::Event => "event",
             Self::Timer => "timer",
             Self::Update => "update",
+            Self::Part => "part",
         }
     }
 

@@ -70,6 +70,8 @@ pub(super) struct TaskBatch {
     accepted: Vec<Accepted>,
     /// Whether an output of a critical event is in the batch.
     pub(super) urgent: bool,
+    /// Whether a partial may have so many parts that some are to be sent before its interval ends.
+    pub(super) flush_early: bool,
     pub(super) counts: BatchCounts,
 }
 

@@ -122,20 +122,25 @@ impl Derive {
     }
 
     /// Injects a tick into each task of a commit group that needs it, once enough of its lanes are
-    /// processed up to the ends that the log reported.
+    /// processed up to the ends that the log reported, and into those whose last tick has left
+    /// timers that are due.
     fn tick(&mut self, group: usize, limits: &mut TransactionLimits) -> Result<(), CommitFailure> {
-        let Some(due) = self.ticks.take(group) else { return Ok(()) };
+        let due = self.ticks.take(group);
         let shared = self.shared.clone();
-        for (partition, ends) in &due.ends {
-            let task = self.tasks.get_mut(partition);
-            let Some(running) = task.and_then(Task::running) else { continue };
-            let ended = running
-                .ended(&mut *self.member, ends)
-                .map_err(|error| EngineError::of_log("reading the position of a lane", error))?;
-            let tick = TickTime { at: due.at, ended };
-            if running.needs(tick) {
+        let Self { tasks, member, .. } = self;
+        for (partition, task) in tasks {
+            let Some(running) = task.running() else { continue };
+            let mut next = running.tick_again().filter(|_| CommitGroup::of(*partition) == group);
+            if let Some((due, ends)) = due.as_ref().and_then(|due| due.of(*partition)) {
+                let ended = running.ended(&mut **member, ends);
+                let doing = "reading the position of a lane";
+                let ended = ended.map_err(|error| EngineError::of_log(doing, error))?;
+                let tick = TickTime { at: due, ended };
+                next = running.needs(tick).then_some(tick).or(next);
+            }
+            if let Some(tick) = next {
                 running.tick(shared.rules(), tick)?;
-                limits.opened(self.shared.now());
+                limits.opened(shared.now());
             }
         }
         Ok(())
@@ -355,6 +360,9 @@ pub(super) fn order_record(running: &mut RunningTask, config: &DeriveConfig) -> 
 impl RunningTask {
     /// When the task needs its next tick or hand-over, milliseconds since the epoch.
     pub(super) fn wanted_at(&mut self, ticks: &Ticks, handed: Millis, now: Millis) -> i64 {
+        if self.has_due_timers {
+            return now.0;
+        }
         let tick = self.tick_due(now).map_or(i64::MAX, |first| ticks.wanted_at(first));
         let hand_over = if self.has_unwritten() { handed.0 + HAND_OVER_MS } else { i64::MAX };
         tick.min(hand_over)

@@ -40,7 +40,7 @@ impl RunningTask {
                 break;
             }
         }
-        Ok(())
+        self.flush_early(rules)
     }
 
     /// Sends the update of a key, unless it was sent within the last interval.
@@ -119,13 +119,13 @@ impl RunningTask {
         updates.put(&mut self.state, mark.row_key(), Some(&row));
         let own = timer_key(mark.operator, &mark.own);
         let timer = interval_timer(&mark.cause, updates.end(updated), &own);
-        self.intervals.set(&mut self.state, timer, mark.cause.encode().into());
+        self.timers.intervals.set(&mut self.state, timer, mark.cause.encode().into());
     }
 
     fn remove_interval(&mut self, updates: &Updates, mark: &Mark, updated: Millis) {
         let own = timer_key(mark.operator, &mark.own);
         let timer = interval_timer(&mark.cause, updates.end(updated), &own);
-        self.intervals.remove(&mut self.state, timer);
+        self.timers.intervals.remove(&mut self.state, timer);
     }
 
     /// Calls the operator that marked a key, and processes what it emits.

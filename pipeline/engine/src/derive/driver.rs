@@ -133,9 +133,14 @@ pub struct TopologyDriver {
 impl TopologyDriver {
     /// A task with these operators and empty tables, at [`START`].
     pub fn new(operators: Operators) -> Self {
+        Self::with_catalogue(operators, Catalogue::builtin())
+    }
+
+    /// The same with another catalogue.
+    pub fn with_catalogue(operators: Operators, catalogue: &'static Catalogue) -> Self {
         let config = DeriveConfig {
             topology: Topology::new("t.", 1),
-            catalogue: Catalogue::builtin(),
+            catalogue,
             instance: "driver".to_owned(),
             thread: 0,
             build: "test".to_owned(),
@@ -276,9 +281,7 @@ impl TopologyDriver {
         let tick = TickTime { at: self.now, ended: self.ended };
         let mut times = self.sandbox.times();
         times.tick(tick.at, tick.ended);
-        while self.sandbox.first_timer().is_some_and(|due| due <= times.settled())
-            || self.sandbox.first_interval().is_some_and(|end| end <= times.latest())
-        {
+        while self.sandbox.has_due_timers(&times) {
             self.transact(DriverInput::Tick(tick));
         }
     }

@@ -153,14 +153,7 @@ impl Context<'_> {
         data: &str,
     ) -> Result<(), OperatorError> {
         let account_id = self.account().to_owned();
-        let known = self.catalogue().resolve(event_type).zip(Fields::of(data));
-        let (known, fields) = known.ok_or_else(|| {
-            OperatorError::Failed(format!("{event_type} is no type, or its data is no object"))
-        })?;
-        let key = known.key_of(&account_id, &fields).ok_or_else(|| {
-            OperatorError::Failed(format!("the data of {event_type} has no key of its type"))
-        })?;
-        let (key, priority) = (key.into_owned(), known.priority_of(&fields));
+        let (key, priority) = self.key_and_priority(event_type, data)?;
         let emission = Emission {
             event_type,
             account_id: &account_id,
@@ -170,6 +163,38 @@ impl Context<'_> {
             data,
         };
         self.emit_as(id, &emission)
+    }
+
+    /// Writes a part of a total of the current account: a fact for the task of the key that the
+    /// catalogue says for this data.
+    pub(super) fn emit_part(&mut self, event_type: &str, data: &str) -> Result<(), OperatorError> {
+        let account_id = self.account().to_owned();
+        let (key, priority) = self.key_and_priority(event_type, data)?;
+        let timestamp_ms = self.time().0;
+        self.fact(&Emission {
+            event_type,
+            account_id: &account_id,
+            key: &key,
+            timestamp_ms,
+            priority,
+            data,
+        })
+    }
+
+    /// What the catalogue says for data of a type and of the current account.
+    fn key_and_priority(
+        &self,
+        event_type: &str,
+        data: &str,
+    ) -> Result<(String, Priority), OperatorError> {
+        let known = self.catalogue().resolve(event_type).zip(Fields::of(data));
+        let (known, fields) = known.ok_or_else(|| {
+            OperatorError::Failed(format!("{event_type} is no type, or its data is no object"))
+        })?;
+        let key = known.key_of(self.account(), &fields).ok_or_else(|| {
+            OperatorError::Failed(format!("the data of {event_type} has no key of its type"))
+        })?;
+        Ok((key.into_owned(), known.priority_of(&fields)))
     }
 
     /// Writes a fact: an event for the task of its key, even if that is the current one. Fails if
@@ -231,7 +256,7 @@ impl Context<'_> {
     }
 
     /// What a fact inherits that is written now.
-    fn next_hop(&self, event_type: &str) -> Result<Inherited, OperatorError> {
+    pub(super) fn next_hop(&self, event_type: &str) -> Result<Inherited, OperatorError> {
         let inherited = self.trigger.inherited(self.time());
         if inherited.hops <= MAX_HOPS {
             return Ok(inherited);

@@ -6,11 +6,12 @@ use crate::derive::failure::CommitFailure;
 use crate::derive::operate::{MadeByTask, fire};
 use crate::derive::operator::Rules;
 use crate::derive::operator_call::RolledBackCall;
+use crate::derive::partial_decl::PARTIALS;
 use crate::derive::running::{RunningTask, TickTime};
 use crate::derive::state_channel::{LIVES, end_life};
-use crate::derive::stores::{EXPIRY, expire};
+use crate::derive::stores::expire;
 use crate::derive::timer_cause::TimerCause;
-use crate::derive::timers::DueTimer;
+use crate::derive::timers::{DueTimer, MAX_EXPIRIES_PER_TICK, MAX_TIMERS_PER_TICK, TimerKind};
 use crate::derive::trigger::{Subject, TIME};
 use crate::record::Body;
 use crate::telemetry;
@@ -24,21 +25,26 @@ impl RunningTask {
     pub(super) fn tick(&mut self, rules: Rules<'_>, tick: TickTime) -> Result<(), CommitFailure> {
         self.times.tick(tick.at, tick.ended);
         self.batch.tick(tick.at, tick.ended);
-        let settled = self.times.settled();
+        self.fire_due(rules, TimerKind::Lease)?;
+        self.fire_due(rules, TimerKind::Settled)?;
+        self.end_lives(rules)?;
+        self.end_intervals(rules)?;
+        self.has_due_timers = self.timers.is_due(&self.times);
+        Ok(())
+    }
+
+    /// Fires the timers of this kind that operators have set.
+    fn fire_due(&mut self, rules: Rules<'_>, kind: TimerKind) -> Result<(), CommitFailure> {
+        let now = match kind {
+            TimerKind::Settled => self.times.settled(),
+            TimerKind::Lease => self.times.lease(),
+        };
         let before = self.batch.bytes();
-        for due in self.timers.due(&mut self.state, settled)? {
-            let Some(cause) = self.timers.take(&mut self.state, &due)? else { continue };
+        let timers = self.timers.of_kind(kind);
+        for due in timers.due(&mut self.state, now, MAX_TIMERS_PER_TICK)? {
+            let timers = self.timers.of_kind(kind);
+            let Some(cause) = timers.take(&mut self.state, &due)? else { continue };
             self.batch.counts.timers += 1;
-            if due.operator == EXPIRY {
-                expire(rules, &mut self.state, &due.key, settled)?;
-                continue;
-            }
-            if due.operator == LIVES {
-                if let Some(gone) = end_life(rules, &mut self.state, &due.key, settled)? {
-                    self.batch.emit(gone);
-                }
-                continue;
-            }
             self.batch.begin_cause();
             self.fire_one(rules, &due, &cause)?;
             self.process_emissions(rules)?;
@@ -46,23 +52,50 @@ impl RunningTask {
                 break;
             }
         }
-        self.timers.advance(&mut self.state)?;
-        self.end_intervals(rules)
+        Ok(self.timers.of_kind(kind).advance(&mut self.state)?)
     }
 
-    /// Ends the intervals of coalesced updates up to the latest time: a lane with a backlog does
-    /// not hold them up, since an update sends the values of now.
+    /// Removes entries of stores and of state channels whose time is over. They have a quota of
+    /// their own, so that neither they nor the timers of operators wait for the others.
+    fn end_lives(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
+        let settled = self.times.settled();
+        let expiries = &self.timers.expiries;
+        for due in expiries.due(&mut self.state, settled, MAX_EXPIRIES_PER_TICK)? {
+            let taken = self.timers.expiries.take(&mut self.state, &due)?;
+            if taken.is_none() {
+                continue;
+            }
+            self.batch.counts.timers += 1;
+            if due.operator == LIVES {
+                if let Some(gone) = end_life(rules, &mut self.state, &due.key, settled)? {
+                    self.batch.emit(gone);
+                }
+            } else {
+                expire(rules, &mut self.state, &due.key, settled)?;
+            }
+        }
+        Ok(self.timers.expiries.advance(&mut self.state)?)
+    }
+
+    /// Ends the intervals of coalesced updates and of partials up to the latest time. A lane with a
+    /// backlog does not hold them up: an update sends the values of now, and totals are added up.
     fn end_intervals(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         let (latest, before) = (self.times.latest(), self.batch.bytes());
-        for due in self.intervals.due(&mut self.state, latest)? {
-            let Some(cause) = self.intervals.take(&mut self.state, &due)? else { continue };
+        let intervals = &self.timers.intervals;
+        for due in intervals.due(&mut self.state, latest, MAX_TIMERS_PER_TICK)? {
+            let taken = self.timers.intervals.take(&mut self.state, &due)?;
+            let Some(cause) = taken else { continue };
             self.batch.counts.timers += 1;
-            self.end_interval(rules, &due, &cause)?;
+            match due.operator {
+                PARTIALS => self.end_partial(rules, &due)?,
+                _ => self.end_interval(rules, &due, &cause)?,
+            }
             if self.batch.bytes() - before >= TICK_BYTES {
                 break;
             }
         }
-        Ok(self.intervals.advance(&mut self.state)?)
+        self.timers.intervals.advance(&mut self.state)?;
+        self.flush_early(rules)
     }
 
     /// Fires a timer that was taken from the table.

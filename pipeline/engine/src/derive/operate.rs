@@ -235,6 +235,7 @@ impl RunningTask {
             TriggerKind::Timer | TriggerKind::Update => {
                 self.fire_again(rules, *operator, (taken, kind))
             }
+            TriggerKind::Part => self.send_part_again(rules, *operator, taken),
         }?;
         self.process_emissions(rules)
     }
@@ -289,6 +290,19 @@ impl RunningTask {
             fire(self.context(rules, operator, subject), own)?
         };
         if let Err(failed) = done {
+            self.put_failed_call(rules, taken, failed);
+        }
+        Ok(())
+    }
+
+    /// Sends a requeued part of a total.
+    fn send_part_again(
+        &mut self,
+        rules: Rules<'_>,
+        operator: &dyn Operator,
+        taken: LaneRecord<'_>,
+    ) -> Result<(), CommitFailure> {
+        if let Err(failed) = self.send_part(rules, operator, &taken.record.body)? {
             self.put_failed_call(rules, taken, failed);
         }
         Ok(())

@@ -19,9 +19,10 @@ use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
 use crate::derive::input::Input;
 use crate::derive::lane_times::LaneTimes;
+use crate::derive::partial_decl::{PartialDecl, PartialSpec};
 use crate::derive::plan::{Events, OperatorPlan, PlannedOperator};
 use crate::derive::table_decl::TableDecl;
-use crate::derive::timers::{TIMERS, TimerKey, TimerOwner, Timers};
+use crate::derive::timers::{TIMERS, TaskTimers, TimerKey, TimerKind, TimerOwner};
 use crate::derive::trigger::Trigger;
 use crate::derive::updates::{Mark, Updates};
 use crate::overlay::TaskState;
@@ -99,6 +100,11 @@ pub trait Operator: Sync {
         Ok(())
     }
 
+    /// Its partials: totals over many tasks.
+    fn partials(&self) -> &'static [&'static dyn PartialDecl] {
+        &[]
+    }
+
     /// Handles one of its timers that is due.
     fn on_timer(&self, _key: &[u8], _context: &mut Context<'_>) -> Result<(), OperatorError> {
         Ok(())
@@ -114,8 +120,14 @@ pub(super) struct Rules<'a> {
     pub(super) plan: &'a OperatorPlan,
 }
 
-/// The routing plan of a build with these operators.
+/// The routing plan of a build with these operators. Panics if one of them contradicts the
+/// catalogue: that is a bug of the build.
 pub(super) fn plan_of(catalogue: &Catalogue, operators: &[&dyn Operator]) -> OperatorPlan {
+    for partial in operators.iter().flat_map(|operator| operator.partials()) {
+        let PartialSpec { name, event_type, .. } = partial.spec();
+        let is_internal = catalogue.resolve(event_type).is_some_and(|known| known.internal);
+        assert!(is_internal, "{event_type} of partial {name} is no internal type of the catalogue");
+    }
     let planned = |o: &&dyn Operator| PlannedOperator { name: o.name(), events: o.events() };
     OperatorPlan::of(catalogue, operators.iter().map(planned).collect())
 }
@@ -140,7 +152,7 @@ pub struct Context<'a> {
     pub(super) times: LaneTimes,
     pub(super) state: &'a mut TaskState,
     pub(super) batch: &'a mut TaskBatch,
-    pub(super) timers: &'a mut Timers,
+    pub(super) timers: &'a mut TaskTimers,
 }
 
 impl Context<'_> {
@@ -222,22 +234,48 @@ impl Context<'_> {
     /// timer: its account, its key, its correlation and its hops. Setting the same again before it
     /// has fired sets no second timer.
     pub fn set_timer(&mut self, at: Millis, own: &[u8]) -> Result<(), OperatorError> {
+        self.set_timer_of(TimerKind::Settled, at, own)
+    }
+
+    /// Removes a timer of the current account and key.
+    pub fn remove_timer(&mut self, at: Millis, own: &[u8]) {
+        self.remove_timer_of(TimerKind::Settled, at, own);
+    }
+
+    /// Sets a timer like [`Context::set_timer`], which waits for the lease time instead: that of
+    /// the critical lane alone. Only for leases of gateways and upstream connections. A lease must
+    /// end although another lane has a backlog, and each renewal is a critical event, so that none
+    /// can wait when the timer fires.
+    pub fn set_lease_timer(&mut self, at: Millis, own: &[u8]) -> Result<(), OperatorError> {
+        self.set_timer_of(TimerKind::Lease, at, own)
+    }
+
+    /// Removes a timer that [`Context::set_lease_timer`] has set for the current account and key.
+    pub fn remove_lease_timer(&mut self, at: Millis, own: &[u8]) {
+        self.remove_timer_of(TimerKind::Lease, at, own);
+    }
+
+    fn set_timer_of(
+        &mut self,
+        kind: TimerKind,
+        at: Millis,
+        own: &[u8],
+    ) -> Result<(), OperatorError> {
         if !row_fits(own, &[]) {
             self.exceed(TIMERS.spec.table, own, &[]);
             return Ok(());
         }
         let timer = self.timer(at, own);
-        let cause = self.trigger.cause_of(self.key, timer);
-        Ok(self.timers.set_for(self.state, timer, &cause)?)
+        let cause = self.trigger.cause_of(self.key, kind, timer);
+        Ok(self.timers.of_kind(kind).set_for(self.state, timer, &cause)?)
     }
 
-    /// Removes a timer of the current account and key.
-    pub fn remove_timer(&mut self, at: Millis, own: &[u8]) {
+    fn remove_timer_of(&mut self, kind: TimerKind, at: Millis, own: &[u8]) {
         if !row_fits(own, &[]) {
             return self.exceed(TIMERS.spec.table, own, &[]);
         }
         let timer = self.timer(at, own);
-        self.timers.remove(self.state, timer);
+        self.timers.of_kind(kind).remove(self.state, timer);
     }
 
     /// Says that `own` of the current account and key has changed: [`Operator::on_commit`] is

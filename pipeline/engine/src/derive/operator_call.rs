@@ -67,6 +67,7 @@ pub(super) fn call(
         Trigger::Event { .. } => (TriggerKind::Event, ""),
         Trigger::Timer { .. } => (TriggerKind::Timer, "timer of "),
         Trigger::Update { .. } => (TriggerKind::Update, "update of "),
+        Trigger::Part { .. } => (TriggerKind::Part, "part of "),
     };
     Ok(Err(RolledBackCall {
         why: format!("{what}{name}: {}", shortened(why)),
@@ -98,6 +99,7 @@ impl RolledBackCall {
             Trigger::Event { .. } => TriggerKind::Event,
             Trigger::Timer { .. } => TriggerKind::Timer,
             Trigger::Update { .. } => TriggerKind::Update,
+            Trigger::Part { .. } => TriggerKind::Part,
         };
         let account = subject.trigger.account().to_owned();
         Self { why, operator, trigger, account, emitted: 0 }

@@ -18,7 +18,7 @@ use crate::derive::lane_times::{LaneSet, LaneTimes};
 use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
-use crate::derive::timers::Timers;
+use crate::derive::timers::TaskTimers;
 use crate::derive::trigger::append_time;
 use crate::lane_record::VERDICT;
 use crate::lanes::{Intake, Lanes, Refill};
@@ -61,9 +61,10 @@ pub(super) struct RunningTask {
     queues: Lanes,
     pub(super) state: TaskState,
     sources: SourceOffsets,
-    pub(super) timers: Timers,
-    /// The ends of intervals of coalesced updates.
-    pub(super) intervals: Timers,
+    pub(super) timers: TaskTimers,
+    /// Whether the last tick has left timers that are due. It decides when the next tick comes, not
+    /// what a tick does.
+    pub(super) has_due_timers: bool,
     pub(super) batch: TaskBatch,
     /// Memory for the routing of events, used again.
     pub(super) routes: Routes,
@@ -129,10 +130,8 @@ impl RunningTask {
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
         let RestoredTask { partition, mut state, progress, level, .. } = restored;
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
-        let mut timers = Timers::default();
+        let mut timers = TaskTimers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
-        let mut intervals = Timers::of_intervals();
-        intervals.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
         Ok(Self {
             partition,
             lanes,
@@ -141,7 +140,7 @@ impl RunningTask {
             state,
             sources: SourceOffsets::default(),
             timers,
-            intervals,
+            has_due_timers: false,
             batch: TaskBatch::default(),
             routes: Routes::default(),
             times: progress.times,
@@ -176,7 +175,18 @@ impl RunningTask {
         Ok(STEP_RECORDS)
     }
 
+    /// Processes a record, and sends what can't wait of the totals that it adds to.
     pub(super) fn process(
+        &mut self,
+        rules: Rules<'_>,
+        lane: Lane,
+        record: &Record,
+    ) -> Result<(), CommitFailure> {
+        self.process_record(rules, lane, record)?;
+        self.flush_early(rules)
+    }
+
+    fn process_record(
         &mut self,
         rules: Rules<'_>,
         lane: Lane,
@@ -282,7 +292,13 @@ impl RunningTask {
         self.settle_from = self.settle_from.min(now);
         let is_behind = self.times.settled() < self.times.latest();
         let settles = is_behind.then(|| Millis(self.settle_from.0.saturating_add(SETTLE_MS)));
-        self.timers.first().into_iter().chain(self.intervals.first()).chain(settles).min()
+        self.timers.first().into_iter().chain(settles).min()
+    }
+
+    /// The tick that fires what the last one has left. It moves no lane, so it needs no end.
+    pub(super) fn tick_again(&self) -> Option<TickTime> {
+        let again = TickTime { at: self.times.latest(), ended: LaneSet::default() };
+        self.has_due_timers.then_some(again)
     }
 
     /// Whether a tick makes a timer due, or settles time when that is due.
@@ -290,13 +306,11 @@ impl RunningTask {
         let settled = self.times.settled();
         let mut times = self.times;
         times.tick(tick.at, tick.ended);
-        let fires = self.timers.first().is_some_and(|first| first <= times.settled())
-            || self.intervals.first().is_some_and(|first| first <= times.latest());
         let asked = tick.at.0.saturating_sub(self.settle_from.0) >= SETTLE_MS;
         if asked {
             self.settle_from = tick.at;
         }
-        fires || (asked && times.settled() > settled)
+        self.timers.is_due(&times) || (asked && times.settled() > settled)
     }
 
     /// Writes to the state what is kept decoded while the transaction is open.
@@ -359,6 +373,7 @@ impl RunningTask {
         self.state.discard();
         self.sources.discard();
         self.queues.clear();
+        self.has_due_timers = false;
         self.times = self.progress.times;
         self.settle_from = self.settle_from_committed;
         for (slot, position) in self.slots.iter().zip(self.progress.lanes) {
@@ -366,9 +381,6 @@ impl RunningTask {
             repeat(|| member.seek(*slot, to))
                 .map_err(|error| EngineError::of_log("going back after an abort", error))?;
         }
-        self.intervals
-            .load(&mut self.state)
-            .map_err(|error| EngineError::of_store("reading intervals", error))?;
         self.timers
             .load(&mut self.state)
             .map_err(|error| EngineError::of_store("reading timers", error))

@@ -16,7 +16,7 @@ use crate::derive::running::{RestoredTask, RunningTask, TickTime};
 use crate::derive::tables::TaskTables;
 use crate::overlay::TaskState;
 use crate::port::{Store, StoreError, TableSpec};
-use crate::record::{Millis, Offset, Outgoing, Partition, Record};
+use crate::record::{Offset, Outgoing, Partition, Record};
 use crate::topology::Lane;
 use crate::turn::EngineError;
 use crate::value_level::ValueLevel;
@@ -107,17 +107,12 @@ impl Sandbox {
         self.running.tick(rules, tick).map_err(stopped)
     }
 
-    /// The due time of the first timer.
-    pub(crate) fn first_timer(&self) -> Option<Millis> {
-        self.running.timers.first()
+    /// Whether a timer is due at these times.
+    pub(crate) fn has_due_timers(&self, times: &LaneTimes) -> bool {
+        self.running.timers.is_due(times)
     }
 
-    /// The end of the first interval.
-    pub(crate) fn first_interval(&self) -> Option<Millis> {
-        self.running.intervals.first()
-    }
-
-    /// Reads the first timer again, after the state was changed from outside.
+    /// Reads the first timers again, after the state was changed from outside.
     pub(crate) fn reload_timers(&mut self) -> Result<(), StoreError> {
         self.running.timers.load(&mut self.running.state)
     }

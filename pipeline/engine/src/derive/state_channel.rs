@@ -3,11 +3,11 @@
 //! ```text
 //! out.state  key: channel 00 account 00 state key; value: an event, or none: the entry is gone
 //! table      the same key → 01 · when the entry's life ends z
-//! timer      at that time · operator 254 · owner of zeros · table number · the same key
+//! table 5    that time · operator 254 · owner of zeros · table number · the same key
 //! ```
 //!
 //! The account is part of the key, so equal ids of two accounts never meet. An entry whose life has
-//! ended gets its tombstone by a tick; at most a thousand timers fire in one.
+//! ended gets its tombstone by a tick; at most a thousand leave in one, and another tick follows.
 //!
 //! Types that the catalogue delivers `as state` are published by `emit` alone. A channel here adds
 //! what the catalogue can't say: removal, and life.
@@ -19,14 +19,14 @@ use tidewire_schemas::event::EventView;
 use crate::derive::encoding::{FieldDecoder, put_signed};
 use crate::derive::operator::{Context, OperatorError, Rules};
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
+use crate::derive::timers::{EXPIRIES, LATER_MS, TimerKey, TimerOwner, Timers};
 use crate::derive::trigger::Trigger;
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::{Body, Millis, Outgoing};
 use crate::value_level::ValueLevel;
 
-/// The operator number of lives in the table of timers; no operator may use it.
+/// The operator number of lives in the table of expiries; no operator may use it.
 pub(super) const LIVES: u8 = 254;
 
 /// The only version. Another one is to be written from a value level on, as those of a
@@ -122,7 +122,10 @@ impl StateChannel {
         let key = self.key(context, id, state_key);
         if let Some(life) = self.life {
             if let Some(end) = end_of(context.state, life.table, &key)? {
-                context.timers.remove(context.state, life_timer(end, &timer_key(life.table, &key)));
+                context
+                    .timers
+                    .expiries
+                    .remove(context.state, life_timer(end, &timer_key(life.table, &key)));
             }
             context.remove(life.table, &key);
         }
@@ -152,13 +155,16 @@ impl StateChannel {
             if end.0.saturating_sub(before.0) < life.ms / RENEWED_AFTER {
                 return Ok(());
             }
-            context.timers.remove(context.state, life_timer(before, &timer_key(life.table, key)));
+            context
+                .timers
+                .expiries
+                .remove(context.state, life_timer(before, &timer_key(life.table, key)));
         }
         let mut row = vec![VERSION];
         put_signed(&mut row, end.0);
         context.put(life.table, key, &row);
         let own = timer_key(life.table, key);
-        context.timers.set(context.state, life_timer(end, &own), Bytes::new());
+        context.timers.expiries.set(context.state, life_timer(end, &own), Bytes::new());
         Ok(())
     }
 
@@ -183,7 +189,7 @@ pub(super) fn end_life(
         // An operator that this build does not have: the timer waits for a build that does.
         let own = timer_key(table, key);
         let later = Millis(now.0.saturating_add(LATER_MS));
-        Timers::default().set(state, life_timer(later, &own), Bytes::new());
+        Timers::of(EXPIRIES).set(state, life_timer(later, &own), Bytes::new());
         return Ok(None);
     }
     if end_of(state, table, key)?.is_none_or(|end| end > now) {

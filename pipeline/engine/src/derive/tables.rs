@@ -3,11 +3,12 @@
 //! Contradicting declarations are bugs and panic at the start, before a store is opened with them.
 
 use crate::derive::operator::Operator;
+use crate::derive::partial_decl::PARTIALS;
 use crate::derive::source_offsets::SOURCES_DECL;
 use crate::derive::state_channel::LIVES;
 use crate::derive::stores::EXPIRY;
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{INTERVALS, TIMERS};
+use crate::derive::timers::{EXPIRIES, INTERVALS, LEASES, TIMERS};
 use crate::derive::updates::UPDATES;
 use crate::port::{Table, TableExpiry, TableSpec};
 use crate::topology::WINDOWS_RETENTION_MS;
@@ -33,17 +34,23 @@ impl TaskTables {
     /// The tables of these operators. Panics on contradicting declarations, such as one number used
     /// twice.
     pub(super) fn of(operators: &[&dyn Operator]) -> Self {
-        let mut declared = vec![TIMERS, SOURCES_DECL, INTERVALS];
+        let mut declared = vec![TIMERS, SOURCES_DECL, INTERVALS, LEASES, EXPIRIES];
         declared.extend(operators.iter().flat_map(|operator| operator.tables()));
         let specs: Vec<TableSpec> = declared.iter().map(|table| table.spec).collect();
         for (n, spec) in specs.iter().enumerate() {
             let twice = specs[..n].iter().any(|other| other.table == spec.table);
             assert!(!twice, "table number {} is declared twice", spec.table.0);
         }
-        let is_reserved = |number| [EXPIRY, LIVES, UPDATES].contains(&number);
+        let is_reserved = |number| [EXPIRY, LIVES, UPDATES, PARTIALS].contains(&number);
         let reserved = operators.iter().find(|operator| is_reserved(operator.number()));
         let reserved = reserved.map(|operator| operator.name());
         assert!(reserved.is_none(), "the number of operator {reserved:?} is the engine's own");
+        for operator in operators {
+            for partial in operator.partials().iter().map(|partial| partial.spec()) {
+                let is_own = operator.tables().iter().any(|own| own.spec.table == partial.table);
+                assert!(is_own, "{}: its table is not declared by its operator", partial.name);
+            }
+        }
         for decl in &declared {
             let by_age = decl.changelog == Changelog::Windows;
             let name = decl.spec.name;

@@ -10,6 +10,9 @@
 //! committed end the lane would count as consumed, and these facts would come late. The same rule
 //! holds for ADMIT's lanes: they have no transactions, so their two ends are the same.
 //!
+//! A tick fires a limited number of timers. The rest needs no answer: its time has come already, so
+//! another tick that moves no lane follows in the next transaction.
+//!
 //! A task of which no timer is due then, or a lane whose end is not in the answer, is asked about
 //! again with the next request. Without an answer no task ticks, and nothing else changes.
 
@@ -62,6 +65,13 @@ pub(super) struct TicksDue {
 
 /// The ends of a task's lanes, by [`Lane::index`].
 pub(super) type LaneEnds = [Option<Offset>; Lane::COUNT];
+
+impl TicksDue {
+    /// The time to tick a task with, and the ends of its lanes; `None` if it was not asked about.
+    pub(super) fn of(&self, partition: Partition) -> Option<(Millis, &LaneEnds)> {
+        Some((self.at, self.ends.get(&partition)?))
+    }
+}
 
 impl Ticks {
     /// When a task that needs a tick at `first` can be asked about, milliseconds since the

@@ -1,9 +1,17 @@
 //! Timers of a task: keys with a due time, kept in a table of its state.
 //!
 //! ```text
-//! table 0  due time, 8 bytes big-endian, sign flipped · operator number, 1 byte
-//!          · owner, 16 bytes: hash of account and entity · key → cause
+//! due time, 8 bytes big-endian, sign flipped · operator number, 1 byte
+//! · owner, 16 bytes: hash of account and entity · key → cause
+//!
+//! table 0  timers     of operators, by the settled time
+//! table 3  intervals  of the engine: ends of intervals, by the latest time
+//! table 4  leases     of operators, by the lease time
+//! table 5  expiries   of the engine: ends of lives, by the settled time
 //! ```
+//!
+//! A table for each time, so that its due timers are the first ones, and one for what expires, so
+//! that it has a quota of its own in a tick and delays no operator's timer.
 //!
 //! Equal keys of two entities, or of two accounts, are two timers. Timers of the engine itself have
 //! an owner of zeros.
@@ -14,16 +22,17 @@
 //! The cause is a [`TimerCause`](crate::derive::timer_cause::TimerCause), or nothing for timers of
 //! the engine itself.
 //!
-//! A timer is due once the settled time has reached its time. The engine never waits for one. The
-//! loop reads when the first is due and injects a tick once that time has come; only ticks fire
-//! timers. Ticks are in the `order` record, so a
-//! replay fires the same timers between the same records.
+//! A timer is due once the time of its table has reached its own. The engine never waits for one.
+//! The loop reads when the first is due and injects a tick once that time has come; only ticks fire
+//! timers. Ticks are in the `order` record, so a replay fires the same timers between the same
+//! records. What a tick leaves is fired by another one in the next transaction.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tidewire_schemas::id::hash128;
 
+use crate::derive::lane_times::LaneTimes;
 use crate::derive::table_decl::{Changelog, TableDecl};
 use crate::derive::timer_cause::TimerCause;
 use crate::overlay::TaskState;
@@ -48,8 +57,38 @@ pub(super) const INTERVALS: TableDecl = TableDecl {
     level: TIMERS.level,
 };
 
-/// Timers one tick fires at most; the others wait for the next tick, so that a tick stays short.
+/// The declaration of the table of leases: timers that fire by the lease time, because a lease that
+/// was not renewed ends although other lanes have a backlog.
+pub(super) const LEASES: TableDecl = TableDecl {
+    spec: TableSpec { table: Table(4), name: "leases", expiry: TableExpiry::Never },
+    changelog: Changelog::State,
+    window_ms: 0,
+    level: TIMERS.level,
+};
+
+/// The declaration of the table of expiries: when entries of stores and of state channels leave.
+pub(super) const EXPIRIES: TableDecl = TableDecl {
+    spec: TableSpec { table: Table(5), name: "expiries", expiry: TableExpiry::Never },
+    changelog: Changelog::State,
+    window_ms: 0,
+    level: TIMERS.level,
+};
+
+/// Timers of one table that a tick fires at most; the others wait for the next tick, so that a tick
+/// stays short.
 pub const MAX_TIMERS_PER_TICK: usize = 5_000;
+
+/// Entries that a tick removes at most because their time is over.
+pub const MAX_EXPIRIES_PER_TICK: usize = 1_000;
+
+/// Which time of the task an operator's timer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimerKind {
+    /// The settled time.
+    Settled,
+    /// The critical lane's.
+    Lease,
+}
 
 /// Milliseconds after which the engine's own timer of an operator that this build does not have is
 /// looked at again: a build may come that has it.
@@ -58,7 +97,7 @@ pub(super) const LATER_MS: i64 = 3_600_000;
 /// A timer's key in the table.
 #[derive(Clone, Copy)]
 pub(super) struct TimerKey<'a> {
-    /// The settled time at which it is due.
+    /// The time of its table at which it is due.
     pub(super) at: Millis,
     /// The number of the operator that set it.
     pub(super) operator: u8,
@@ -109,16 +148,10 @@ pub(super) struct Timers {
     first: Option<Millis>,
 }
 
-impl Default for Timers {
-    fn default() -> Self {
-        Self { table: TIMERS.spec.table, first: None }
-    }
-}
-
 impl Timers {
-    /// The ends of intervals.
-    pub(super) fn of_intervals() -> Self {
-        Self { table: INTERVALS.spec.table, first: None }
+    /// The timers of this table, before they are loaded.
+    pub(super) fn of(table: TableDecl) -> Self {
+        Self { table: table.spec.table, first: None }
     }
 
     /// Reads the first timer from the state, as after a restore or an abort.
@@ -136,11 +169,6 @@ impl Timers {
             self.first = due_of(key);
             ControlFlow::Break(())
         })
-    }
-
-    /// The due time of the first timer, or an earlier one; `None` without timers.
-    pub(super) fn first(&self) -> Option<Millis> {
-        self.first
     }
 
     /// Sets a timer of an operator; the same key again is the same timer.
@@ -169,11 +197,12 @@ impl Timers {
         state.put(self.table, timer.encode(), None);
     }
 
-    /// The first timers due at `now`, in order of their due times.
+    /// The first `limit` timers due at `now`, in order of their due times.
     pub(super) fn due(
         &self,
         state: &mut TaskState,
         now: Millis,
+        limit: usize,
     ) -> Result<Vec<DueTimer>, StoreError> {
         let from = self.first.map(first_key).unwrap_or_default();
         let end = first_key(Millis(now.0.saturating_add(1)));
@@ -188,11 +217,7 @@ impl Timers {
                     stored: Bytes::copy_from_slice(key),
                 });
             }
-            if due.len() < MAX_TIMERS_PER_TICK {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
+            if due.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         Ok(due)
     }
@@ -209,6 +234,59 @@ impl Timers {
             state.put(self.table, due.stored.clone(), None);
         }
         Ok(cause)
+    }
+}
+
+/// All timers of a task, by the time of the task that they wait for.
+#[derive(Debug)]
+pub(super) struct TaskTimers {
+    /// Of operators, by the settled time.
+    pub(super) settled: Timers,
+    /// Of operators, by the lease time.
+    pub(super) leases: Timers,
+    /// By the latest time.
+    pub(super) intervals: Timers,
+    /// By the settled time.
+    pub(super) expiries: Timers,
+}
+
+impl Default for TaskTimers {
+    fn default() -> Self {
+        let [settled, leases, intervals, expiries] =
+            [TIMERS, LEASES, INTERVALS, EXPIRIES].map(Timers::of);
+        Self { settled, leases, intervals, expiries }
+    }
+}
+
+impl TaskTimers {
+    /// Reads the first timers from the state, as after a restore or an abort.
+    pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
+        let Self { settled, leases, intervals, expiries } = self;
+        [settled, leases, intervals, expiries].into_iter().try_for_each(|of| of.load(state))
+    }
+
+    /// An operator's timers of this kind.
+    pub(super) fn of_kind(&mut self, kind: TimerKind) -> &mut Timers {
+        match kind {
+            TimerKind::Settled => &mut self.settled,
+            TimerKind::Lease => &mut self.leases,
+        }
+    }
+
+    /// The due time of the first timer, or an earlier one; `None` without timers.
+    pub(super) fn first(&self) -> Option<Millis> {
+        let Self { settled, leases, intervals, expiries } = self;
+        [settled, leases, intervals, expiries].into_iter().filter_map(|of| of.first).min()
+    }
+
+    /// Whether a timer is due at these times.
+    pub(super) fn is_due(&self, times: &LaneTimes) -> bool {
+        let Self { settled, leases, intervals, expiries } = self;
+        let is_due = |of: &Timers, time| of.first.is_some_and(|first| first <= time);
+        is_due(settled, times.settled())
+            || is_due(leases, times.lease())
+            || is_due(intervals, times.latest())
+            || is_due(expiries, times.settled())
     }
 }
 

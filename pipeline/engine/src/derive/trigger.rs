@@ -11,7 +11,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::timer_cause::TimerCause;
-use crate::derive::timers::TimerKey;
+use crate::derive::timers::{TimerKey, TimerKind};
 use crate::record::{Millis, Partition, Record};
 use crate::topology::Lane;
 use crate::verdict::Verdict;
@@ -74,6 +74,8 @@ pub(super) enum Trigger<'a> {
     Timer { cause: &'a TimerCause },
     /// A change that is sent when the transaction is sealed, or at the end of an interval.
     Update { cause: &'a TimerCause },
+    /// A part of a total that is sent to the owner of its key.
+    Part { cause: &'a TimerCause },
 }
 
 /// What operators are called with.
@@ -90,6 +92,11 @@ impl<'a> Subject<'a> {
     /// A timer that was due at this time.
     pub(super) fn of_timer(cause: &'a TimerCause, time: Millis) -> Self {
         Self { trigger: Trigger::Timer { cause }, key: &cause.entity, time }
+    }
+
+    /// A part of a total that is sent now, of this append time.
+    pub(super) fn of_part(cause: &'a TimerCause, time: Millis) -> Self {
+        Self { trigger: Trigger::Part { cause }, key: &cause.entity, time }
     }
 
     /// A change that is sent now, of this append time.
@@ -135,7 +142,7 @@ impl<'a> Trigger<'a> {
     pub(super) fn hops(&self) -> u8 {
         match self {
             Self::Event { hops, .. } => *hops,
-            Self::Timer { cause } | Self::Update { cause } => cause.hops,
+            Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => cause.hops,
         }
     }
 
@@ -148,7 +155,7 @@ impl<'a> Trigger<'a> {
     pub(super) fn account(&self) -> &'a str {
         match self {
             Self::Event { event, .. } => event.account_id,
-            Self::Timer { cause } | Self::Update { cause } => &cause.account,
+            Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => &cause.account,
         }
     }
 
@@ -166,7 +173,7 @@ impl<'a> Trigger<'a> {
                 },
                 correlation: event.correlation_id,
             },
-            Self::Timer { cause } | Self::Update { cause } => CauseNames {
+            Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => CauseNames {
                 account: &cause.account,
                 // With a space, as no event id has one: no producer can choose it.
                 id: format!("timer {}", cause.hex()),
@@ -190,13 +197,22 @@ impl<'a> Trigger<'a> {
     }
 
     /// The cause of a timer that is set now.
-    pub(super) fn cause_of(&self, entity: &str, timer: TimerKey<'_>) -> TimerCause {
+    pub(super) fn cause_of(
+        &self,
+        entity: &str,
+        kind: TimerKind,
+        timer: TimerKey<'_>,
+    ) -> TimerCause {
         let CauseNames { account, id, correlation } = self.names();
-        let key = hex(&timer.encode());
+        let of_kind = match kind {
+            TimerKind::Settled => "",
+            TimerKind::Lease => "lease/",
+        };
+        let key = format!("{of_kind}{}", hex(&timer.encode()));
         TimerCause {
             hops: match self {
                 Self::Event { hops, .. } => hops.saturating_add(1),
-                Self::Timer { cause } | Self::Update { cause } => cause.hops,
+                Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => cause.hops,
             },
             id: hash128(account, &format!("{id}/{key}")),
             account: account.to_owned(),

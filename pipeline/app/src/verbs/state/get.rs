@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(find("77"), Ok((Table(77), TableExpiry::Never)));
         for unknown in ["78", "idz", "256", ""] {
             let text = find(unknown).expect_err("unknown");
-            let expected = "; there are: timers (0), ids (1), sources (2), intervals (3)";
+            let expected = "; there are: timers (0), ids (1), sources (2), intervals (3), \
+                            leases (4), expiries (5)";
             assert_eq!(text, format!("there is no table {unknown}{expected}"));
         }
     }

@@ -20,13 +20,13 @@ use crate::derive::stores::layout::{
     unreadable,
 };
 use crate::derive::table_decl::{Changelog, TableDecl};
-use crate::derive::timers::{LATER_MS, TimerKey, TimerOwner, Timers};
+use crate::derive::timers::{EXPIRIES, LATER_MS, TimerKey, TimerOwner, Timers};
 use crate::overlay::TaskState;
 use crate::port::{StoreError, Table, TableExpiry, TableSpec};
 use crate::record::Millis;
 use crate::telemetry;
 
-/// The operator number of expiry in the table of timers; no operator may use it.
+/// The operator number of stores in the table of expiries; no operator may use it.
 pub(in crate::derive) const EXPIRY: u8 = 0;
 
 /// The expiry time of an entry that stays; no timer is set for it.
@@ -160,10 +160,10 @@ impl<K: StoreKey, V: StoreValue> Expiring<K, V> {
         let due = self.due(key);
         let timer = |at| TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: &due };
         if before != NEVER {
-            context.timers.remove(context.state, timer(before));
+            context.timers.expiries.remove(context.state, timer(before));
         }
         if until != NEVER {
-            context.timers.set(context.state, timer(until), Bytes::new());
+            context.timers.expiries.set(context.state, timer(until), Bytes::new());
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ pub(in crate::derive) fn expire(
         telemetry::timers_orphaned();
         let at = Millis(now.0.saturating_add(LATER_MS));
         let timer = TimerKey { at, operator: EXPIRY, owner: TimerOwner::default(), key: due };
-        Timers::default().set(state, timer, Bytes::new());
+        Timers::of(EXPIRIES).set(state, timer, Bytes::new());
         return Ok(());
     }
     let stored = state.get(Table(*table), key)?;

@@ -47,7 +47,7 @@ pub trait StoreValue: Sized {
 pub struct Desc<K>(pub K);
 
 /// The encoding of a key.
-pub(super) fn key_bytes(key: &impl StoreKey) -> Vec<u8> {
+pub(in crate::derive) fn key_bytes(key: &impl StoreKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     key.put(&mut out);
     out
@@ -61,7 +61,7 @@ pub(super) fn read_key<K: StoreKey>(table: Table, bytes: &[u8]) -> Result<K, Ope
 }
 
 /// Appends a value's version at this level, and its bytes.
-pub(super) fn put_value<V: StoreValue>(value: &V, level: ValueLevel, out: &mut Vec<u8>) {
+pub(in crate::derive) fn put_value<V: StoreValue>(value: &V, level: ValueLevel, out: &mut Vec<u8>) {
     let version = version_at::<V>(level);
     out.push(version);
     value.put(version, out);
@@ -75,7 +75,7 @@ fn version_at<V: StoreValue>(level: ValueLevel) -> u8 {
 
 /// The level from which the newest version is written. It fails to compile, in the constant of a
 /// store, if the levels of the versions do not rise from 1.
-pub(super) const fn newest_level<V: StoreValue>() -> ValueLevel {
+pub(in crate::derive) const fn newest_level<V: StoreValue>() -> ValueLevel {
     let levels = V::LEVELS;
     assert!(!levels.is_empty() && levels[0].0 == ValueLevel::FIRST.0, "version 1 is of level 1");
     let mut n = 1;
@@ -87,7 +87,10 @@ pub(super) const fn newest_level<V: StoreValue>() -> ValueLevel {
 }
 
 /// Decodes a value with its version, which must use up all bytes.
-pub(super) fn read_value<V: StoreValue>(table: Table, bytes: &[u8]) -> Result<V, OperatorError> {
+pub(in crate::derive) fn read_value<V: StoreValue>(
+    table: Table,
+    bytes: &[u8],
+) -> Result<V, OperatorError> {
     decode_value(bytes).ok_or_else(|| unreadable(table, "value"))
 }
 
@@ -132,11 +135,11 @@ impl StoreKey for i64 {
 
 impl StoreKey for Millis {
     fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
+        StoreKey::put(&self.0, out);
     }
 
     fn read(from: &mut FieldDecoder<'_>) -> Option<Self> {
-        i64::read(from).map(Millis)
+        <i64 as StoreKey>::read(from).map(Millis)
     }
 }
 

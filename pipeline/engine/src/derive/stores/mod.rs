@@ -26,7 +26,7 @@ pub use expiring::Expiring;
 pub(super) use expiring::{EXPIRY, expire};
 pub use keyed::{Index, KeyValue};
 pub use latest::{Latest, LatestPage, MARK_MS, Replacement, Stamp, Stamped};
-pub(super) use layout::unreadable;
 pub use layout::{Desc, FieldDecoder, StoreKey, StoreValue, put_bytes, put_signed};
+pub(super) use layout::{key_bytes, newest_level, put_value, read_value, unreadable};
 pub use session::{MAX_AHEAD_MS, Session, SessionEvent, SessionWindows, Sessions};
 pub use window::{Updated, Windowed, Windows};

@@ -4,9 +4,12 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
 use crate::dead_letters::DeadLetter;
+use crate::derive::stores::Expiring;
 use crate::derive::{
-    Context, Emission, Flow, Input, Operator, OperatorError, START, TopologyDriver,
+    Context, Emission, Flow, Input, MAX_EXPIRIES_PER_TICK, Operator, OperatorError, START,
+    TableDecl, TopologyDriver,
 };
+use crate::port::Table;
 use crate::record::{Body, Millis, Offset, Partition, Record};
 use crate::topology::Lane;
 
@@ -248,18 +251,152 @@ fn what_a_timer_emits_does_not_depend_on_which_of_its_causes_came_first() {
     assert_eq!((one.len(), &one), (1, &ids(["again-2", "again-1"])));
 }
 
+/// Sets a lease timer and an ordinary one at [`FIRST`] with the same key; an event `end-…` removes
+/// the lease timer. Each timer emits a fact of its key.
+struct Leases;
+
+impl Operator for Leases {
+    fn number(&self) -> u8 {
+        96
+    }
+
+    fn name(&self) -> &'static str {
+        "leases"
+    }
+
+    fn on_event(
+        &self,
+        event: &Input<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        if event.event_id.starts_with("end") {
+            context.remove_lease_timer(FIRST, b"gateway");
+            return Ok(Flow::Continue);
+        }
+        context.set_lease_timer(FIRST, b"gateway")?;
+        context.set_timer(FIRST, b"gateway")?;
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer(&self, key: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        assert_eq!(context.time(), FIRST);
+        let account = context.account().to_owned();
+        context.fact(&emission(&account, std::str::from_utf8(key).expect("one of ours")))
+    }
+}
+
+fn fact_ids(driver: &mut TopologyDriver) -> Vec<String> {
+    let id = |fact: &Body| {
+        let event = EventView::decode(fact.value().expect("a value")).expect("an event");
+        event.event_id.to_owned()
+    };
+    facts(driver).iter().map(id).collect()
+}
+
+#[test]
+fn a_lease_timer_fires_although_another_lane_has_a_backlog_and_a_settled_one_waits() {
+    let mut driver = TopologyDriver::new(&[&Leases]);
+    driver.begin_backlog(Lane::Low);
+    driver.pipe_input(&event("begin-1"));
+    driver.advance_wall_clock_time(999);
+    assert_eq!(fact_ids(&mut driver), [] as [String; 0]);
+    driver.advance_wall_clock_time(1);
+    let lease = fact_ids(&mut driver);
+    assert_eq!(lease.len(), 1, "a lane without records advances by ticks");
+    let order = driver.last_order().expect("a tick");
+    assert_eq!((order.after.lease(), order.ticks[0].at), (FIRST, FIRST));
+    assert!(order.after.settled() < FIRST, "both times are in it: {:?}", order.after);
+    driver.end_backlog(Lane::Low);
+    driver.advance_wall_clock_time(1);
+    let settled = fact_ids(&mut driver);
+    assert_eq!(settled.len(), 1);
+    assert_ne!(lease, settled, "two timers of one key are two causes");
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn a_lease_timer_waits_for_renewals_in_the_critical_lane() {
+    let mut driver = TopologyDriver::new(&[&Leases]);
+    driver.begin_backlog(Lane::Critical);
+    driver.pipe_late(Lane::Critical, &event("begin-1"), START);
+    driver.advance_wall_clock_time(60_000);
+    assert_eq!(fact_ids(&mut driver), [] as [String; 0], "a renewal may be next in the lane");
+    let renewed = Millis(FIRST.0 - 1);
+    driver.pipe_late(Lane::Critical, &event("end-1"), renewed);
+    driver.end_backlog(Lane::Critical);
+    driver.advance_wall_clock_time(1);
+    assert_eq!(fact_ids(&mut driver).len(), 1, "only the settled one");
+    driver.replay().expect("the same again");
+}
+
+/// An answer that expires, per event.
+const ANSWERS: Expiring<String, u64> = Expiring::new(98, "answers");
+
+/// Keeps an answer per event for a while, and sets a timer at [`FIRST`].
+struct Answers;
+
+impl Operator for Answers {
+    fn number(&self) -> u8 {
+        95
+    }
+
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: &[TableDecl] = &[ANSWERS.decl()];
+        TABLES
+    }
+
+    fn on_event(
+        &self,
+        event: &Input<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Flow, OperatorError> {
+        let until = Millis(FIRST.0 - 1);
+        ANSWERS.put(context, &event.event_id.to_owned(), &1, until)?;
+        context.set_timer(FIRST, b"late")?;
+        Ok(Flow::Continue)
+    }
+
+    fn on_timer(&self, _: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        let account = context.account().to_owned();
+        context.fact(&emission(&account, "alice"))
+    }
+}
+
+#[test]
+fn entries_that_expire_have_a_quota_of_their_own_and_delay_no_operator_s_timer() {
+    let mut driver = TopologyDriver::new(&[&Answers]);
+    let entries = MAX_EXPIRIES_PER_TICK + 10;
+    let events: Vec<Event> = (0..entries).map(|n| event(&format!("e-{n}"))).collect();
+    events.iter().for_each(|event| driver.pipe_late(Lane::Normal, event, START));
+    let later = Event { key: "bob".into(), ..event("e-last") };
+    driver.pipe_late(Lane::Normal, &later, Millis(FIRST.0 + 5));
+    for lane in [Lane::Critical, Lane::High, Lane::Low, Lane::Facts, Lane::FactsUrgent] {
+        driver.pipe_late(lane, &Event { key: "bob".into(), ..event("x") }, Millis(FIRST.0 + 5));
+    }
+    driver.tick();
+    assert_eq!(facts(&mut driver).len(), 2, "of both keys, in the same tick");
+    assert!(driver.all(Table(98)).len() >= 10, "the rest waits for the next tick");
+    driver.advance_wall_clock_time(0);
+    assert_eq!((driver.all(Table(98)), driver.all(Table(5))), (vec![], vec![]));
+    driver.replay().expect("the same again");
+}
+
 #[test]
 fn a_timer_without_its_operator_or_with_an_unknown_cause_becomes_a_dead_letter() {
     let mut driver = TopologyDriver::new(&[&Alarms]);
     driver.pipe_input(&event("again-1"));
-    let (key, cause) = driver.all(crate::port::Table(0)).remove(0);
+    let (key, cause) = driver.all(Table(0)).remove(0);
     let mut later = cause.to_vec();
     later[0] += 1;
     let none: &'static [&'static dyn Operator] = &[];
     let cases = [(none, cause.to_vec(), "no operator number-97"), (&[&Alarms], later, "later")];
     for (operators, cause, why) in cases {
         let mut other = TopologyDriver::new(operators);
-        other.put(crate::port::Table(0), &key, &cause);
+        other.put(Table(0), &key, &cause);
         other.advance_wall_clock_time(10_000);
         let topic = other.topology().dead_letters().clone();
         let body = other.read_output(&topic).pop().expect("a dead letter");
@@ -268,6 +405,6 @@ fn a_timer_without_its_operator_or_with_an_unknown_cause_becomes_a_dead_letter()
         assert!(letter.detail().contains(why), "{}", letter.detail());
         let time = letter.own_headers().find(|(name, _)| *name == "tw-time");
         assert_eq!(time.map(|(_, time)| time), Some(&FIRST.0.to_be_bytes()[..]));
-        assert_eq!(other.all(crate::port::Table(0)), [], "it does not fire for ever");
+        assert_eq!(other.all(Table(0)), [], "it does not fire for ever");
     }
 }

@@ -133,7 +133,7 @@ fn a_removal_leaves_a_mark_for_as_long_as_lanes_keep_records() {
     assert_eq!(driver.all(EDGE_ROWS).len(), 2);
     driver.advance_wall_clock_time(2 * HOUR_MS);
     assert_eq!(driver.all(EDGE_ROWS).len(), 1, "the edge stays, the mark does not");
-    assert_eq!(driver.all(Table(0)), [], "no timer is left");
+    assert_eq!(driver.all(Table(5)), [], "no timer is left");
     pipe(&mut driver, &[before]);
     assert_eq!(lines(&state(&mut driver)).len(), 1, "nothing is kept for longer");
     driver.replay().unwrap();

@@ -20,7 +20,8 @@ use crate::port::Table;
 use crate::topology::Lane;
 
 /// Every table of both operators, and the timers.
-const TABLES: [Table; 6] = [Table(0), Table(125), Table(126), Table(127), Table(128), Table(129)];
+const TABLES: [Table; 7] =
+    [Table(0), Table(5), Table(125), Table(126), Table(127), Table(128), Table(129)];
 
 /// An event of a thread, as `al writes t1`, or of a conversation, as `c1 has al,bo`.
 fn act(event_id: &str, text: &str) -> Event {

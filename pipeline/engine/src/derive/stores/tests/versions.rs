@@ -7,7 +7,7 @@ use crate::dead_letters::{DeadLetter, destination, requeued_record};
 use crate::derive::dedup::{Dedup, IDS};
 use crate::derive::input::Input;
 use crate::derive::stores::{Expiring, FieldDecoder, KeyValue, StoreValue};
-use crate::derive::timers::{TIMERS, TimerKey, TimerOwner};
+use crate::derive::timers::{EXPIRIES, TIMERS, TimerKey, TimerOwner};
 use crate::derive::{
     ChannelDelivery, Context, Flow, Operator, OperatorError, START, TableDecl, TopologyDriver,
     highest_level,
@@ -226,7 +226,7 @@ fn a_timer_of_a_later_build_becomes_a_dead_letter_and_the_others_fire() {
     driver.pipe_input(&plant(b"bob", &cause));
     driver.tick();
     assert_eq!(driver.get(Table(NUMBER), b"bob\0\0").as_deref(), Some(&[1, 1][..]));
-    assert_eq!(driver.all(TIMERS.spec.table).len(), 1, "the lease of bob");
+    assert_eq!(driver.all(EXPIRIES.spec.table).len(), 1, "the lease of bob");
     let found = letters(&mut driver);
     let [letter] = &found[..] else { panic!("one dead letter: {found:?}") };
     assert_eq!(letter.operator_failure().map(|failure| failure.operator), Some("counter"));
