@@ -398,7 +398,7 @@ pub(crate) fn ticks_wait(tasks: usize, why: Option<&LogError>) {
     );
 }
 
-/// Which lanes the tasks of a thread take records from, and the bytes of facts that wait for one of them.
+/// Which lanes the tasks of a thread take records from, and the bytes of facts that wait for one.
 pub(crate) fn facts_piled_up(thread: u32, intake: Intake, bytes: u64) {
     let value = match intake {
         Intake::All => 0,
