@@ -233,7 +233,7 @@ impl TopologyDriver {
         self.pipe_body(lane, Body::new(None, value, &[]));
     }
 
-    /// Processes a fact or copy that [`TopologyDriver::read_output`] returned, in a pack of its own.
+    /// Processes a fact or copy that [`TopologyDriver::read_output`] returned, in its own pack.
     pub fn pipe_fact(&mut self, lane: Lane, fact: &Body) {
         self.pipe_body(lane, pack_of_record(fact));
     }

@@ -6,7 +6,7 @@
 //! transaction that a record describes writes it, and it never holds a wall-clock time that isn't
 //! an input.
 //!
-//! Each entry of a pack of facts counts as a record of its lane, and each fact written as an output.
+//! Each entry of a pack of facts counts as a record of its lane, each fact written as an output.
 //! Entries have no offsets of their own: a span is of the packs.
 //!
 //! Layout, version 2 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian; texts and lists

@@ -1,4 +1,4 @@
-//! Takes the records of the lanes into a task: whole records, and the packs of facts entry by entry.
+//! Takes the records of the lanes into a task: packs of facts entry by entry, others whole.
 //!
 //! A pack belongs to one transaction: the lane's offset moves past it, so all of its entries are
 //! processed before the transaction is sealed. Steps and the appending of outputs may come between
