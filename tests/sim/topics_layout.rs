@@ -21,7 +21,8 @@ const ATTEMPTS: u64 = 8;
 const LEVEL: ValueLevel = ValueLevel(3);
 
 /// The layouts of the two builds.
-const LAYOUTS: [LayoutNumber; 2] = [LayoutNumber::CURRENT, LayoutNumber(4)];
+const LAYOUTS: [LayoutNumber; 2] =
+    [LayoutNumber::CURRENT, LayoutNumber(LayoutNumber::CURRENT.0 + 1)];
 
 /// Creates topics until one build has all of them; returns its layout.
 fn history(seed: u64) -> LayoutNumber {
