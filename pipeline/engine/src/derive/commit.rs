@@ -178,8 +178,8 @@ impl Derive {
         }
     }
 
-    /// Processes the rest of the packs that a commit group's tasks have begun: a lane's offset moves
-    /// past a whole pack.
+    /// Processes the rest of the packs that a commit group's tasks have begun: a lane's offset
+    /// moves past a whole pack.
     fn finish_packs(
         &mut self,
         group: usize,
