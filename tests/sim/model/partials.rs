@@ -6,13 +6,13 @@ use tidewire_engine::port::Table;
 use tidewire_engine::record::{Millis, Partition};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
-use tidewire_schemas::id::hash128;
+use tidewire_schemas::id::{hash128, hex};
 
-use super::operators::{EmittedFact, due_before, hex};
+use super::operators::{EmittedFact, due_before};
 use super::tables::ModelTables;
 use crate::operators::{COUNTER, PART_MS, PART_TYPE, PARTS};
 
-/// The engine's own table of intervals.
+/// The engine's own table of flushes.
 pub(super) const FLUSHES: Table = Table(6);
 
 /// The operator number of partials there.

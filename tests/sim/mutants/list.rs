@@ -349,7 +349,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "sent_parts_are_kept",
         file: "src/derive/flush_partials.rs",
         breaks: "A part of a total is sent again.",
-        original: "self.state.put(table, key.clone(), None);",
+        original: "self.state.put(table, &key, None);",
         mutated: "",
     },
     Mutant {
@@ -570,8 +570,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "copies_that_do_not_fit_are_forgotten",
         file: "src/derive/operate.rs",
         breaks: "Copies that are more than one transaction holds are lost.",
-        original: "return self.batch.emit_caused(Outgoing { topic, partition, body });",
-        mutated: "return drop((topic, partition, body));",
+        original: "return self.batch.emit_caused(record.into());",
+        mutated: "return drop(record);",
     },
     Mutant {
         name: "outputs_are_not_undone",
