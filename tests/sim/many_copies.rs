@@ -70,9 +70,9 @@ fn told(machine: &OneMachine) -> BTreeMap<(String, String), usize> {
 /// The urgent copies of each event, and the most bytes of copies that one event or list has.
 fn urgent_copies(machine: &OneMachine) -> BTreeMap<String, usize> {
     let mut urgent = BTreeMap::new();
-    for record in machine.records(machine.topology.lane(Lane::FactsUrgent)) {
-        let event = EventView::decode(record.body.value().expect("a value")).expect("an event");
-        if record.body.header("tw-for").is_some() {
+    for fact in machine.facts(Lane::FactsUrgent) {
+        let event = EventView::decode(fact.value().expect("a value")).expect("an event");
+        if fact.header("tw-for").is_some() {
             *urgent.entry(event.event_id.to_owned()).or_default() += 1;
         }
     }

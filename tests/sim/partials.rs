@@ -252,10 +252,10 @@ impl CountedHistory {
 
     /// The ids of all parts that were sent.
     fn parts(&self) -> Vec<String> {
-        let facts = self.machine.records(self.machine.topology.facts());
-        let sent = facts.iter().filter(|record| record.body.header("tw-operator").is_none());
+        let facts = self.machine.facts(Lane::Facts);
+        let sent = facts.iter().filter(|fact| fact.header("tw-operator").is_none());
         let id = |value: &[u8]| EventView::decode(value).expect("an event").event_id.to_owned();
-        sent.map(|record| id(record.body.value().expect("a value"))).collect()
+        sent.map(|fact| id(fact.value().expect("a value"))).collect()
     }
 
     fn open_letters(&self) -> usize {

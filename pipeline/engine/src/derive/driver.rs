@@ -215,7 +215,11 @@ impl TopologyDriver {
             rules: Vec::new(),
         };
         let verdict = verdict.encode();
-        self.pipe_body(lane, Body::new(None, Some(&event.encode()), &[(VERDICT, &verdict)]));
+        let body = Body::new(None, Some(&event.encode()), &[(VERDICT, &verdict)]);
+        match lane.has_facts() {
+            true => self.pipe_fact(lane, &body),
+            false => self.pipe_body(lane, body),
+        }
     }
 
     /// From now on records wait in a lane, so that it holds the settled time back.
