@@ -78,7 +78,7 @@ fn every_role_and_command_refuses_topics_of_the_former_layout_with_the_command_t
         let output = command(at, words, &dir).output().expect("the binary starts");
         let text = printed(&output);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
-        for part in ["in layout 1 (former.control has 8", "needs layout 3", &other] {
+        for part in ["in layout 1 (former.control has 8", "needs layout 4", &other] {
             assert!(text.contains(part), "{words:?}: {part:?} is in {text}");
         }
         let fixes = text.lines().filter(|line| line.starts_with("fix:")).count();

@@ -15,6 +15,7 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
+use super::audit::{ExpectedAudit, fact_line};
 use super::ensure::ensure;
 use super::operators::{self, CounterOutcome, EventOrigin, EventTimes, ModelOutcome};
 use super::task::{SealedTransaction, TakenSource, TaskModel};
@@ -53,6 +54,7 @@ pub(super) struct ExpectedOutputs {
     pub(super) outputs: VecDeque<ExpectedOutput>,
     accepted: Vec<Accepted>,
     dead_letters: Vec<u32>,
+    audit: ExpectedAudit,
 }
 
 impl ExpectedOutputs {
@@ -86,6 +88,11 @@ impl TaskModel {
         };
         replay.follow(order)?;
         let (expected, read) = (replay.expected, replay.read);
+        let (outputs, parts) = (expected.outputs.len(), sealed.audit.len());
+        ensure(order.outputs as usize == outputs + parts, || {
+            format!("{} outputs, not {outputs} and {parts} of the audit", order.outputs)
+        })?;
+        expected.audit.check(&sealed.audit)?;
         for lane in Lane::ALL {
             let read = read[lane.index()];
             let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.0));
@@ -136,9 +143,6 @@ impl TransactionReplay<'_> {
         })?;
         ensure(order.dead_letters == expected.dead_letters, || {
             format!("dead letters {:?}, not {:?}", order.dead_letters, expected.dead_letters)
-        })?;
-        ensure(order.outputs as usize == expected.outputs.len(), || {
-            format!("{} outputs, not {}", order.outputs, expected.outputs.len())
         })
     }
 
@@ -161,6 +165,7 @@ impl TransactionReplay<'_> {
             let due = operators::due_time(stored);
             let fired = operators::fire(&mut self.task.tables, stored);
             let Some((cause, called)) = fired else { continue };
+            self.expected.audit.timer();
             let (order, partition) = (self.topology.order(), self.task.partition.0);
             let id = operators::timer_id(&cause);
             let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
@@ -178,6 +183,7 @@ impl TransactionReplay<'_> {
             return Err(format!("{at}: a record from {from} on was read and does not exist"));
         };
         self.task.lanes[lane.index()] = offset + 1;
+        self.expected.audit.record(lane, offset);
         let first = self.read[lane.index()].map_or(offset, |(first, _)| first);
         self.read[lane.index()] = Some((first, offset));
         let verdict = body.header(VERDICT).map(Verdict::decode).transpose();
@@ -196,15 +202,18 @@ impl TransactionReplay<'_> {
             let VerdictSource { input, topic, partition, offset: Offset(offset), .. } =
                 verdict.source;
             if !self.task.sources.insert(TakenSource { lane, input, topic, partition, offset }) {
+                self.expected.audit.line("copy".to_owned());
                 return Ok(());
             }
         }
         let value = body.value_bytes().unwrap_or_default();
         let Ok(event) = EventView::decode(&value) else {
             self.expected.dead_letters.push(nth);
+            self.expected.audit.line(format!("set aside {position}"));
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
+        self.expected.audit.line(format!("event {}", event.event_id));
         let times = EventTimes { appended, settled: self.task.settled() };
         match operators::event(
             &mut self.task.tables,
@@ -212,9 +221,10 @@ impl TransactionReplay<'_> {
             origin((lane, self.task.partition), body, &event),
             times,
         ) {
-            ModelOutcome::Duplicate => {}
+            ModelOutcome::Duplicate => self.expected.audit.line("duplicate".to_owned()),
             ModelOutcome::Aside => {
                 self.expected.dead_letters.push(nth);
+                self.expected.audit.line(format!("set aside {position}"));
                 self.dead_letter(position, value.clone(), "processing_failed");
             }
             ModelOutcome::Fact(called) => {
@@ -234,10 +244,12 @@ impl TransactionReplay<'_> {
     fn requeued(&mut self, body: &Body, letter: String, time: Millis) -> Result<(), String> {
         ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
         let value = body.value_bytes().unwrap_or_default();
+        self.expected.audit.line("requeued counter".to_owned());
         let (partition, tables) = (self.task.partition, &mut self.task.tables);
         let called = match body.header("tw-trigger") {
             Some(b"event") => {
                 let event = EventView::decode(&value).map_err(|error| error.to_string())?;
+                self.expected.audit.line(format!("event {}", event.event_id));
                 operators::count(
                     tables,
                     &event,
@@ -255,10 +267,14 @@ impl TransactionReplay<'_> {
     fn called(&mut self, called: CounterOutcome, letter: String, cause: Bytes) {
         match called {
             CounterOutcome::Done => {}
-            CounterOutcome::Failed => self.dead_letter(letter, cause, "processing_failed"),
+            CounterOutcome::Failed => {
+                self.expected.audit.line(format!("failed {letter}"));
+                self.dead_letter(letter, cause, "processing_failed");
+            }
             CounterOutcome::Emitted(fact) => {
                 let partition = self.topology.entity_partition(&fact.account, &fact.key);
                 let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
+                self.expected.audit.line(fact_line(&fact.key, lane));
                 self.expected.outputs.push_back(ExpectedOutput {
                     to: TopicPartition::new(self.topology.lane(lane), partition),
                     key: fact.key.into(),
@@ -298,6 +314,8 @@ impl TransactionReplay<'_> {
                 }
             };
             let partition = self.topology.partition_of(delivery.channel.as_bytes());
+            let kind = if topic == self.topology.out_urgent() { "urgent" } else { "channel" };
+            self.expected.audit.line(format!("{kind} {}", delivery.channel));
             self.expected.outputs.push_back(ExpectedOutput {
                 to: TopicPartition::new(topic, partition),
                 key: delivery.channel.into_bytes().into(),

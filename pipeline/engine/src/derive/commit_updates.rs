@@ -5,6 +5,8 @@ use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 
+use crate::derive::audit::layout::{AuditCause, CalledFor};
+use crate::derive::audit::update_link;
 use crate::derive::failure::CommitFailure;
 use crate::derive::operate::{MadeByTask, send};
 use crate::derive::operator::{Operator, Rules};
@@ -95,6 +97,7 @@ impl RunningTask {
             let failed = RolledBackCall::unknown_update(*number, &cause);
             let own = Bytes::copy_from_slice(own);
             let mark = Mark { operator: *number, own, cause, time: due.at };
+            self.batch.audit.begin(rules.audit, AuditCause::Update(audited(&mark)), due.at);
             self.put_update(rules, &mark, failed);
             return Ok(());
         };
@@ -136,6 +139,7 @@ impl RunningTask {
         mark: &Mark,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.begin(rules.audit, AuditCause::Update(audited(mark)), mark.time);
         let subject = Subject::of_update(&mark.cause, mark.time);
         if let Err(failed) = send(self.context(rules, operator, subject), &mark.own)? {
             self.put_update(rules, mark, failed);
@@ -178,4 +182,11 @@ fn merged(marks: Vec<Mark>) -> BTreeMap<(u8, Vec<u8>), Mark> {
 fn interval_timer<'a>(cause: &TimerCause, at: Millis, own: &'a [u8]) -> TimerKey<'a> {
     let owner = TimerOwner::of(&cause.account, &cause.entity);
     TimerKey { at, operator: UPDATES, owner, key: own }
+}
+
+/// An update as the audit names it.
+fn audited(mark: &Mark) -> CalledFor<'_> {
+    let link = update_link(mark.operator, &mark.row_key());
+    let (account, entity) = (&mark.cause.account[..], &mark.cause.entity[..]);
+    CalledFor { operator: mark.operator, link, account, entity }
 }

@@ -20,9 +20,10 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{Fields, with_members};
 use tidewire_schemas::id::{hash128, hex};
 
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::LocalEmission;
 use crate::derive::effect_limits::emission_excess;
-use crate::derive::forward::{forwarded_body, forwarded_record};
+use crate::derive::forward::{audited_copy, forwarded_body, forwarded_record};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::plan::Destinations;
@@ -100,6 +101,7 @@ impl Context<'_> {
             .catalogue()
             .deliveries(&event)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        self.batch.audit.emitted(&event);
         if (event.account_id, event.key) != (self.account(), self.key) {
             return self.write_fact(&event, &value);
         }
@@ -115,6 +117,7 @@ impl Context<'_> {
             let inherited = self.next_hop(event.event_type)?;
             let body = forwarded_body(self.rules, other, &value, inherited);
             let record = forwarded_record(self.rules, event.account_id, inherited, body);
+            self.batch.audit.add(&AuditItem::Copied(audited_copy(&record, inherited.lane)));
             self.write(event.event_type, record);
             self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
         }
@@ -178,6 +181,7 @@ impl Context<'_> {
         let value = self.encode(IdSource::Cause, emission);
         let event = EventView::decode(&value)
             .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
+        self.batch.audit.emitted(&event);
         self.write_fact(&event, &value)
     }
 
@@ -203,6 +207,7 @@ impl Context<'_> {
 
     fn write_fact(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
         let inherited = self.next_hop(event.event_type)?;
+        self.batch.audit.add(&AuditItem::ToKey(inherited.lane));
         let topology = self.rules.topology;
         let body = fact_body(event.key, value, inherited);
         let partition = topology.entity_partition(event.account_id, event.key);
@@ -222,6 +227,7 @@ impl Context<'_> {
         }
         match emission_excess(event.event_type, value.len(), self.batch.caused()) {
             None => {
+                self.batch.audit.add(&AuditItem::ToOperators);
                 let value = Bytes::copy_from_slice(value);
                 self.batch.put_emission(LocalEmission { value, inherited });
             }
@@ -254,6 +260,7 @@ impl Context<'_> {
     /// Writes the latest value of a channel's state key, which `event` caused, to `out.state`.
     pub fn publish(&mut self, event: &EventView<'_>, at: StateKey<'_>, value: &[u8]) {
         let StateKey { channel, state_key } = at;
+        self.batch.audit.add(&AuditItem::ToState(channel, state_key));
         let topology = self.rules.topology;
         let key = [channel, event.account_id, state_key].join("\0");
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
@@ -291,6 +298,10 @@ impl Context<'_> {
             Class::Stream if lane == Lane::Critical => topology.out_urgent(),
             Class::Stream => topology.out_stream(),
         };
+        self.batch.audit.add(&match lane {
+            Lane::Critical => AuditItem::ToUrgentChannel(&to.channel),
+            _ => AuditItem::ToChannel(&to.channel),
+        });
         let channel = to.channel.as_bytes();
         let body = Body::new(Some(channel), Some(value), &[]);
         let partition = topology.partition_of(channel);
@@ -301,6 +312,7 @@ impl Context<'_> {
 
     /// Adds an entry of a state channel of this kind, or its tombstone.
     pub(super) fn write_state(&mut self, kind: &str, record: Outgoing) {
+        self.batch.audit.state_written(&record);
         self.write(kind, record);
         self.batch.urgent |= self.trigger.is_urgent();
     }

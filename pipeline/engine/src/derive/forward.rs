@@ -9,6 +9,7 @@
 //! There is one copy per key, however many operators it is for. It is written in the transaction of
 //! the event, so it is processed exactly once without de-duplication, and it is never delivered.
 
+use crate::derive::audit::layout::AuditedCopy;
 use crate::derive::operator::Rules;
 use crate::derive::plan::{ForKey, OperatorSet};
 use crate::derive::trigger::{HOPS, Inherited, TIME};
@@ -21,7 +22,7 @@ pub(super) const FOR: &str = "tw-for";
 /// The key of a forwarded copy, and the operators it is for.
 pub(super) struct ForwardedTo<'a> {
     pub(super) key: &'a str,
-    numbers: &'a [u8],
+    pub(super) numbers: &'a [u8],
 }
 
 impl<'a> ForwardedTo<'a> {
@@ -73,4 +74,10 @@ pub(super) fn forwarded_record(
     let topic = topology.lane(inherited.lane).clone();
     let partition = topology.entity_partition(account, key);
     Outgoing { topic, partition, body }
+}
+
+/// A copy as the audit names it.
+pub(super) fn audited_copy(record: &Outgoing, lane: Lane) -> AuditedCopy<'_> {
+    let key = std::str::from_utf8(record.body.key().unwrap_or_default()).unwrap_or_default();
+    AuditedCopy { key, lane, operators: record.body.header(FOR).unwrap_or_default() }
 }

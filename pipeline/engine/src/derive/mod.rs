@@ -32,6 +32,7 @@ mod driver;
 mod memory_store;
 mod sandbox;
 
+pub mod audit;
 pub mod dedup;
 mod delivery;
 mod effect_limits;
@@ -58,6 +59,7 @@ pub mod source_changes;
 pub mod source_offsets;
 mod timer_cause;
 
+pub use audit::{AuditMode, PART_MAX_BYTES};
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS};
 pub use driver::{ProcessedBatch, START, TopologyDriver};

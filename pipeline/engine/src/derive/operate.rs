@@ -20,12 +20,13 @@ use tidewire_schemas::id::{hash128, hex};
 
 use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
 use crate::dead_letters::record::{Diagnosis, dead_letter};
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::LocalEmission;
 use crate::derive::delivery::ChannelDelivery;
 use crate::derive::effect_limits::emission_excess;
 use crate::derive::emit::{MAX_HOPS, fact_body};
 use crate::derive::failure::CommitFailure;
-use crate::derive::forward::{ForwardedTo, forwarded_body, forwarded_record};
+use crate::derive::forward::{ForwardedTo, audited_copy, forwarded_body, forwarded_record};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
 use crate::derive::operator_call::{RolledBackCall, call, numbered};
@@ -56,6 +57,7 @@ impl RunningTask {
         event: &EventView<'_>,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.event(event, hops_of(taken.lane, taken.record));
         let whole = (self.state.savepoint(), self.batch.savepoint());
         let input = Input::new(event);
         let known = rules.catalogue.resolve(event.event_type);
@@ -71,6 +73,7 @@ impl RunningTask {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
                     self.batch.counts.duplicates += 1;
+                    self.batch.audit.add(&AuditItem::Duplicate);
                     return Ok(());
                 }
                 Err(failed) if operator.on_failure() == OnFailure::RollBackEvent => {
@@ -110,6 +113,8 @@ impl RunningTask {
         (event, to): (&EventView<'_>, ForwardedTo<'_>),
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.event(event, hops_of(taken.lane, taken.record));
+        self.batch.audit.add(&AuditItem::ForOtherKey(to.key, to.numbers));
         let input = Input::new(event);
         let known = rules.catalogue.resolve(event.event_type);
         let subject = Subject { key: to.key, ..self.subject(known, taken, event) };
@@ -131,6 +136,7 @@ impl RunningTask {
     /// Processes what the current event or timer has emitted for operators of its own key.
     pub(super) fn process_emissions(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         while let Some(emission) = self.batch.next_emission() {
+            self.batch.audit.add(&AuditItem::NextEmission);
             let event = EventView::decode(&emission.value).expect("an operator has encoded it");
             let input = Input::new(&event);
             let known = rules.catalogue.resolve(event.event_type);
@@ -179,6 +185,7 @@ impl RunningTask {
             };
             let Some(why) = excess else {
                 let record = forwarded_record(rules, event.account_id, inherited, body);
+                self.batch.audit.add(&AuditItem::Forwarded(audited_copy(&record, inherited.lane)));
                 self.batch.emit_caused(record);
                 self.batch.urgent |= inherited.lane == Lane::FactsUrgent;
                 continue;
@@ -216,6 +223,7 @@ impl RunningTask {
         requeued: RequeuedFor<'_>,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.add(&AuditItem::Requeued(requeued.operator));
         let named = |o: &&&dyn Operator| {
             o.name() == requeued.operator || numbered(o.number()) == requeued.operator
         };
@@ -253,6 +261,7 @@ impl RunningTask {
                 return Ok(());
             }
         };
+        self.batch.audit.event(&event, hops_of(taken.lane, taken.record));
         let known = rules.catalogue.resolve(event.event_type);
         let mut subject = self.subject(known, taken, &event);
         if let Some(to) = ForwardedTo::of(taken.lane, taken.record) {
@@ -329,7 +338,9 @@ impl RunningTask {
         }
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
         let from = &self.lanes[taken.lane.index()];
-        self.batch.put_dead_letter(dead_letter(rules.topology, from, taken.record, diagnosis));
+        let letter = dead_letter(rules.topology, from, taken.record, diagnosis);
+        self.batch.audit.dead_letter(reason.as_str(), &letter, detail);
+        self.batch.put_dead_letter(letter);
     }
 
     fn destinations(

@@ -15,6 +15,8 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
 use crate::derive::accepted_id::AcceptedId;
+use crate::derive::audit::layout::AuditItem;
+use crate::derive::audit::{AuditMode, timer_link, update_link};
 use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
 use crate::derive::input::Input;
@@ -112,6 +114,7 @@ pub(super) struct Rules<'a> {
     pub(super) catalogue: &'static Catalogue,
     pub(super) operators: &'static [&'static dyn Operator],
     pub(super) plan: &'a OperatorPlan,
+    pub(super) audit: AuditMode,
 }
 
 /// The routing plan of a build with these operators.
@@ -227,6 +230,9 @@ impl Context<'_> {
             return Ok(());
         }
         let timer = self.timer(at, own);
+        if self.batch.audit.is_open() {
+            self.batch.audit.add(&AuditItem::TimerSet(at, timer_link(&timer.encode())));
+        }
         let cause = self.trigger.cause_of(self.key, timer);
         Ok(self.timers.set_for(self.state, timer, &cause)?)
     }
@@ -255,6 +261,7 @@ impl Context<'_> {
             Mark { operator: number, own: Bytes::copy_from_slice(own), cause, time: self.time };
         let key = mark.row_key();
         if row_fits(&key, &[]) && self.has(updates.decl().spec.table) {
+            self.batch.audit.add(&AuditItem::Marked(update_link(number, &key)));
             self.batch.mark(mark);
         } else {
             self.exceed(updates.decl().spec.table, &key, &[]);

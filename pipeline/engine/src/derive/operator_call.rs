@@ -22,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::dead_letters::operator_failure::{
     FailedCause, OperatorFailure, TriggerKind, operator_dead_letter,
 };
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::TaskBatch;
 use crate::derive::operator::{Context, Flow, OperatorError};
 use crate::derive::timer_cause::TimerCause;
@@ -50,6 +51,7 @@ pub(super) fn call(
     act: impl FnOnce(&mut Context<'_>) -> Result<Flow, OperatorError>,
 ) -> Result<Result<Flow, RolledBackCall>, StoreError> {
     let savepoint = (context.state.savepoint(), context.batch.savepoint());
+    context.batch.audit.add(&AuditItem::Called(context.operator.number()));
     let called = catch_unwind(AssertUnwindSafe(|| act(&mut context)));
     let why = match called {
         Ok(Ok(flow)) => match context.excess.take() {
@@ -139,6 +141,7 @@ impl RolledBackCall {
         let letter = operator_dead_letter(topology, cause, failure, &why);
         // A metric has a value per operator of this build, and one for all others.
         let counted = if let Cow::Borrowed(name) = operator { name } else { "unknown" };
+        batch.audit.failed(name, &letter, &why);
         batch.put_failed_call(counted, letter);
     }
 }

@@ -11,6 +11,7 @@ use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 
 use crate::dead_letters::operator_failure::RequeuedFor;
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
@@ -186,6 +187,8 @@ impl RunningTask {
         let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
         let stated = verdict.as_ref().ok().and_then(Option::as_ref);
         let taken = LaneRecord { lane, record, time: append_time(lane, record, stated) };
+        self.batch.audit.begin_record(rules.audit, (lane, record.offset), taken.time);
+        stated.into_iter().for_each(|verdict| self.batch.audit.verdict(verdict));
         self.times.consume(lane, taken.time);
         if self.settle_from == Millis::default() {
             self.settle_from = taken.time;
@@ -207,6 +210,7 @@ impl RunningTask {
             && self.sources.take(&mut self.state, lane, &verdict.source)? == Occurrence::Copy
         {
             self.batch.counts.copies += 1;
+            self.batch.audit.add(&AuditItem::SecondCopy);
             return Ok(());
         }
         let Some(value) = record.body.value() else {
@@ -316,9 +320,9 @@ impl RunningTask {
         Ok(())
     }
 
-    /// Bytes of uncommitted outputs and state changes.
+    /// Bytes of uncommitted outputs, of their audit and of state changes.
     pub(super) fn uncommitted_bytes(&self) -> usize {
-        self.batch.bytes() + self.state.uncommitted_bytes()
+        self.batch.bytes() + self.batch.audit.bytes() + self.state.uncommitted_bytes()
     }
 
     /// The append time of a lane's next fetched record.

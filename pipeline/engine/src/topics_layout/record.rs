@@ -3,7 +3,7 @@
 //! ```text
 //! topic  catalogues (compacted, kept for ever, one partition)
 //! key    the 6 bytes `layout`
-//! value  the number in decimal digits, without a sign or leading zeros, such as `3`
+//! value  the number in decimal digits, without a sign or leading zeros, such as `4`
 //! ```
 //!
 //! Text, so that any Kafka client shows it. It is written once, before any other topic exists, and
@@ -13,6 +13,7 @@
 //!   topics have no layout record.
 //! * 2: lanes partitioned by account and key, `control` and `catalogues` with one partition.
 //! * 3: timers by account and entity; facts without an id in `order`, and copies for other keys.
+//! * 4: the audit of a transaction is one of its outputs, in `out.audit`.
 //!
 //! The number is raised with every change of the lanes, of `order` or of state that a former build
 //! or a former history would be read wrongly with.
@@ -31,7 +32,7 @@ pub struct InvalidLayout(pub String);
 
 impl LayoutNumber {
     /// The layout of this build.
-    pub const CURRENT: Self = Self(3);
+    pub const CURRENT: Self = Self(4);
 
     /// The layout of topics without a layout record.
     pub const WITHOUT_RECORD: Self = Self(1);

@@ -74,7 +74,7 @@ impl LayoutRefusal {
         format!("{self}. Nothing was changed. {or_later}run `{instead}` {other}")
     }
 
-    /// A prefix that is not this one, with its last separator kept: `tw.` becomes `tw3.`.
+    /// A prefix that is not this one, with its last separator kept: `tw.` becomes `tw4.`.
     fn other_prefix(&self) -> String {
         let name = self.prefix.trim_end_matches(['.', '-', '_']);
         format!("{name}{}{}", self.needed.0, &self.prefix[name.len()..])
@@ -115,18 +115,18 @@ mod tests {
             (&FoundLayout::Unreadable("?".to_owned()), ["an unknown layout (\"?\"", "Start"]),
         ] {
             let on_kafka = sentence("tw.", found, &kafka);
-            let command = "`TIDEWIRE_TOPICS_PREFIX=tw3. tidewire topics create --log \
+            let command = "`TIDEWIRE_TOPICS_PREFIX=tw4. tidewire topics create --log \
                            kafka://a:1,b:2` with the other settings as they are, and start every \
-                           process with topics.prefix = \"tw3.\"";
+                           process with topics.prefix = \"tw4.\"";
             let embedded = sentence("tw.", found, &folder);
-            for part in parts.into_iter().chain(["needs layout 3"]) {
+            for part in parts.into_iter().chain(["needs layout 4"]) {
                 assert!(on_kafka.contains(part) && embedded.contains(part), "{part}: {embedded}");
             }
             assert!(on_kafka.contains(command), "{on_kafka}");
-            assert!(embedded.contains("run `tidewire dev --data-dir data-3`"), "{embedded}");
+            assert!(embedded.contains("run `tidewire dev --data-dir data-4`"), "{embedded}");
         }
         let other = sentence("shop_", &in_use, &kafka);
-        assert!(other.contains("TIDEWIRE_TOPICS_PREFIX=shop3_ "), "{other}");
+        assert!(other.contains("TIDEWIRE_TOPICS_PREFIX=shop4_ "), "{other}");
     }
 
     #[test]
