@@ -178,7 +178,7 @@ fn an_act_that_waited_keeps_its_append_time_and_correlation() {
     let facts = driver.topology().facts().clone();
     // The copy for the post's key lets the act go on.
     for copy in driver.read_output(&facts) {
-        driver.pipe_body(Lane::Facts, copy);
+        driver.pipe_fact(Lane::Facts, &copy);
     }
     let written = driver.read_output(&facts);
     let of = |fact: &&Body| EventView::decode(fact.value()?).ok().map(|e| e.event_type.to_owned());
