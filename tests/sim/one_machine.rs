@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::derive::{DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Operator};
+use tidewire_engine::fact_pack;
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -160,5 +161,15 @@ impl OneMachine {
         let at = |p| TopicPartition::new(topic, Partition(p));
         let partitions = 0..self.topology.partitions();
         partitions.flat_map(|p| self.log.records(&at(p), Isolation::Committed)).collect()
+    }
+
+    /// The committed facts and copies of a lane, each by itself, by partition.
+    pub(crate) fn facts(&self, lane: Lane) -> Vec<Body> {
+        let packs = self.records(self.topology.lane(lane)).into_iter();
+        let entries = packs.flat_map(|pack| {
+            let bytes = pack.body.value_bytes().expect("a pack has a value");
+            fact_pack::decode(&bytes).expect("a task has written it")
+        });
+        entries.map(|entry| entry.to_body()).collect()
     }
 }

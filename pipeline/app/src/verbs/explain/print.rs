@@ -76,6 +76,10 @@ fn line(node: &Value) -> String {
             let (key, operators) = (of("key"), names(&node["operators"]));
             format!("copied to key {key} for {operators} by lane {}{}", of("lane"), waiting(node))
         }
+        "further_copies" => {
+            let operators = names(&node["operators"]);
+            format!("further copies for {operators} in another transaction{}", waiting(node))
+        }
         "channel" => format!("to channel {} in {}", of("channel"), of("topic")),
         "state" => format!("to state {} {} in {}", of("channel"), of("state_key"), of("topic")),
         "state_removed" => {
