@@ -18,8 +18,7 @@ use tidewire_schemas::event::EventView;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::port::Table;
-use crate::record::{Body, Millis, Offset, Outgoing, Partition, Topic};
-use crate::topology::Lane;
+use crate::record::{Body, Millis, Outgoing, Partition, Topic};
 use crate::verdict::{Decision, Verdict};
 use encoder::{AuditEncoder, EncodedUpTo, part_head};
 use layout::{AuditCause, AuditItem, AuditedEvent};
@@ -85,16 +84,6 @@ impl AuditLog {
     /// Bytes that are waiting to be written.
     pub(super) fn bytes(&self) -> usize {
         self.encoder.bytes.len()
-    }
-
-    /// Begins the entry of a record of a lane, or of an entry of a pack.
-    pub(super) fn begin_record(
-        &mut self,
-        mode: AuditMode,
-        (lane, offset, entry): (Lane, Offset, Option<u32>),
-        time: Millis,
-    ) {
-        self.begin(mode, AuditCause::Record { lane, offset, entry }, time);
     }
 
     /// Begins an entry.

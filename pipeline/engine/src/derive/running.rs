@@ -11,7 +11,7 @@ use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 
 use crate::dead_letters::operator_failure::RequeuedFor;
-use crate::derive::audit::layout::AuditItem;
+use crate::derive::audit::layout::{AuditCause, AuditItem};
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
@@ -211,7 +211,8 @@ impl RunningTask {
         let TakenRecord { lane, record, entry } = *taken;
         self.batch.take(lane, record.offset);
         let time = append_time(lane, record, stated);
-        self.batch.audit.begin_record(rules.audit, (lane, record.offset, entry), time);
+        let cause = AuditCause::Record { lane, offset: record.offset, entry };
+        self.batch.audit.begin(rules.audit, cause, time);
         stated.into_iter().for_each(|verdict| self.batch.audit.verdict(verdict));
         self.times.consume(lane, time);
         if self.settle_from == Millis::default() {

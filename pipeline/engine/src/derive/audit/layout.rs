@@ -9,15 +9,14 @@
 //! entry   cause · items · 00
 //! cause   01 lane byte · offset z, minus the one before of this lane · in a lane of facts the
 //!         entry of its pack n, from 1, or 0 for the whole record · time z
-//!         02 timer, 03 update or part of a total: operator byte · link u64 · account t · entity t · time z
+//!         02 timer, 03 update or part: operator byte · link u64 · account t · entity t · time z
 //!         04 end of a state entry's life: time z
 //! time    append time, or when a timer was due, minus the time of the entry before
 //! item    01 source: input byte · partition n · offset n      02 rejected by ADMIT
 //!         03 rules: count n · numbers n                       04 hops n
 //!         05 event: id · type t · account t · key t
 //!         06 for other key: key t · operators                 07 requeued: operator's name t
-//!         08 second copy of ADMIT                             09 duplicate
-//!         0a called: operator byte
+//!         08 second copy of ADMIT     09 duplicate            0a called: operator byte
 //!         0b emitted: id · type t · account t · key t, then where it goes:
 //!            0c operators of this key                         0d fact: lane byte
 //!            0e copied: key t · lane byte · operators
@@ -25,13 +24,12 @@
 //!         11 state: channel t · state key t                   12 state removed: the same
 //!         13 timer set: due z, minus the entry's time · link u64
 //!         14 update marked: link u64                          15 field amended: t
-//!         16 dropped: reason t
+//!         16 dropped: reason t                                1d further copies: names t
 //!         17 operator failed: its name t · dead letter t · reason t
 //!         18 dead letter of the record: reason t · dead letter t · detail t
 //!         19 the next emission for operators of this key is processed
 //!         1a forwarded, the event itself: as 0e               1b not listed: items n
 //!         1c state written by the operator itself: channel t · state key t
-//!         1d further copies follow in another transaction: operators' names t
 //! id      0 operator's name t · 16 bytes: op/NAME/hex · 1 16 bytes: a UUID · 2 16 bytes: hex
 //!         · n + 3: n bytes of text
 //! t       0 · length n · text: the next text of the part; n: its n-th text

@@ -10,6 +10,8 @@ use super::layout::{
     AuditCause, AuditEntry, AuditError, AuditItem, AuditPart, AuditedCopy, AuditedEvent, CalledFor,
 };
 use super::*;
+use crate::record::Offset;
+use crate::topology::Lane;
 
 /// Texts of which some repeat, so that references are tested.
 fn text() -> impl Strategy<Value = &'static str> {
@@ -178,12 +180,16 @@ proptest! {
     }
 }
 
+fn high(n: u64) -> AuditCause<'static> {
+    AuditCause::Record { lane: Lane::High, offset: Offset(n), entry: None }
+}
+
 #[test]
 fn an_audit_is_split_and_each_part_is_read_alone() {
     let mut log = AuditLog::default();
     let entries = 4_000;
     for n in 0..entries {
-        log.begin_record(AuditMode::On, (Lane::High, Offset(n), None), Millis(5));
+        log.begin(AuditMode::On, high(n), Millis(5));
         log.add(&AuditItem::Dropped(&"r".repeat(n as usize % 700)));
         log.add(&AuditItem::Dropped("the same"));
     }
@@ -195,8 +201,7 @@ fn an_audit_is_split_and_each_part_is_read_alone() {
         let part = AuditPart::decode(value).expect("its own encoding");
         assert_eq!((part.part as usize, part.parts as usize), (n, values.len()));
         for entry in part.entries {
-            let cause = AuditCause::Record { lane: Lane::High, offset: Offset(next), entry: None };
-            assert_eq!((entry.cause, entry.time), (cause, Millis(5)));
+            assert_eq!((entry.cause, entry.time), (high(next), Millis(5)));
             assert_eq!(entry.items[1], AuditItem::Dropped("the same"));
             next += 1;
         }
@@ -208,14 +213,14 @@ fn an_audit_is_split_and_each_part_is_read_alone() {
 fn a_long_entry_only_counts_the_rest() {
     let mut log = AuditLog::default();
     for n in 0..3 {
-        log.begin_record(AuditMode::On, (Lane::High, Offset(n), None), Millis(5));
+        log.begin(AuditMode::On, high(n), Millis(5));
         for n in 0..1_000 {
             let why = format!("{n}{}", "why".repeat(1_024));
             log.add(&AuditItem::Failed("op", "letter", &why));
         }
         log.add(&AuditItem::Duplicate);
     }
-    log.begin_record(AuditMode::On, (Lane::High, Offset(3), None), Millis(5));
+    log.begin(AuditMode::On, high(3), Millis(5));
     log.add(&AuditItem::ToState("posts:a", &"k".repeat(ITEM_MAX_BYTES)));
     let values = seal(log);
     assert!(values.iter().all(|value| value.len() <= PART_MAX_BYTES), "{}", values.len());
