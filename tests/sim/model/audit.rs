@@ -1,4 +1,4 @@
-//! The model of the audit: each record, timer and part of a transaction once, with all that it caused.
+//! The model of the audit: each record, timer and part of a transaction once, with its effects.
 //!
 //! An entry is compared as lines: what it is about, its outcome, and every output in order.
 

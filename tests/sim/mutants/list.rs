@@ -808,6 +808,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         mutated: "let _ = savepoint.audit;",
     },
     Mutant {
+        name: "audit_of_packs_without_entries",
+        file: "src/derive/running.rs",
+        breaks: "The audit does not say which entry of a pack it is about.",
+        original: "AuditCause::Record { lane, offset: record.offset, entry }",
+        mutated: "AuditCause::Record { lane, offset: record.offset, entry: entry.filter(|_| false) }",
+    },
+    Mutant {
+        name: "parts_without_an_audit",
+        file: "src/derive/flush_partials.rs",
+        breaks: "What a part of a total has caused is listed under another entry, or nowhere.",
+        original: "self.batch.audit.begin(rules.audit, AuditCause::Update(part), time);",
+        mutated: "let _ = part;",
+    },
+    Mutant {
         name: "audit_without_the_first_parts",
         file: "src/derive/audit.rs",
         breaks: "A long audit loses all parts but the last.",
