@@ -812,7 +812,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/derive/running.rs",
         breaks: "The audit does not say which entry of a pack it is about.",
         original: "AuditCause::Record { lane, offset: record.offset, entry }",
-        mutated: "AuditCause::Record { lane, offset: record.offset, entry: entry.filter(|_| false) }",
+        mutated: "AuditCause::Record { lane, offset: record.offset, entry: entry.and(None) }",
     },
     Mutant {
         name: "parts_without_an_audit",
