@@ -3,7 +3,8 @@
 //! `bench-operators [EVENTS]`. The mix of `tidewire generate` passes one task whose store is in
 //! memory, a thousand events per transaction, with all facts and copies that follow. First with
 //! de-duplication and delivery alone; then with twenty operators that no event moves, with each
-//! operator alone, and with those of every deployment. The best of several rounds counts.
+//! operator alone, and with those of every deployment, also without the audit. The best of several
+//! rounds counts.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tidewire_app::synthetic::Generator;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::{
-    ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, Operators,
+    AuditMode, ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, Operators,
     ProcessedBatch, TopologyDriver,
 };
 use tidewire_engine::operators::OPERATORS;
@@ -32,6 +33,12 @@ const BATCH: usize = 1_000;
 
 /// Microseconds that twenty operators without events may cost.
 const IDLE_MAX_US: f64 = 0.3;
+
+/// Microseconds that the audit of an event and its facts may cost.
+const AUDIT_MAX_US: f64 = 1.5;
+
+/// Bytes of the audit of a record, on average.
+const AUDIT_MAX_BYTES: usize = 120;
 
 /// An operator that no event of the mix moves.
 struct Idle(u8);
@@ -68,6 +75,7 @@ struct Round {
     packs: usize,
     pack_bytes: usize,
     outputs: usize,
+    audit_bytes: usize,
 }
 
 fn main() {
@@ -75,18 +83,28 @@ fn main() {
     println!("{}", machine::describe());
     let events = events(count);
     println!("{count} events of the mix of `generate`, one task, no log:");
-    let none = measure("de-duplication and delivery", &events, &[&Dedup, &ChannelDelivery]);
+    let on = AuditMode::On;
+    let none = measure("de-duplication and delivery", &events, (&[&Dedup, &ChannelDelivery], on));
     let idle: Vec<&'static dyn Operator> = (100..120).map(|n| leaked(Idle(n))).collect();
-    let idle = measure("with 20 operators that no event moves", &events, around(&idle));
+    let idle = measure("with 20 operators that no event moves", &events, (around(&idle), on));
     let more = (idle.cpu.as_secs_f64() - none.cpu.as_secs_f64()) * 1e6 / count as f64;
     println!("  20 idle operators: {more:+.3} µs per event, limit {IDLE_MAX_US}");
     for operator in OPERATORS.iter().filter(|o| o.events() == Events::Moved) {
         let alone = around(&[*operator]);
-        let of = measure(&format!("{} alone", operator.name()), &events, alone);
+        let of = measure(&format!("{} alone", operator.name()), &events, (alone, on));
         let more = (of.cpu.as_secs_f64() - none.cpu.as_secs_f64()) * 1e6 / count as f64;
         println!("  {}: {more:+.2} µs per event of the mix", operator.name());
     }
-    let all = measure("all operators", &events, OPERATORS);
+    let all = measure("all operators", &events, (OPERATORS, on));
+    let off = measure("all operators, no audit", &events, (OPERATORS, AuditMode::Off));
+    let audit = (all.cpu.as_secs_f64() - off.cpu.as_secs_f64()) * 1e6 / count as f64;
+    let records = (count + all.facts) as f64;
+    println!(
+        "  audit: {audit:+.2} µs per event, limit {AUDIT_MAX_US}; {:.0} bytes per record of a lane, \
+         limit {AUDIT_MAX_BYTES}; {:.0} per event",
+        all.audit_bytes as f64 / records,
+        all.audit_bytes as f64 / count as f64,
+    );
     println!("  ratio to none: {:.2}", all.cpu.as_secs_f64() / none.cpu.as_secs_f64());
 }
 
@@ -121,8 +139,8 @@ fn events(count: usize) -> Vec<Event> {
     (0..count).map(event).collect()
 }
 
-fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
-    let rounds = (0..ROUNDS).map(|_| round(events, operators));
+fn measure(what: &str, events: &[Event], run: (Operators, AuditMode)) -> Round {
+    let rounds = (0..ROUNDS).map(|_| round(events, run));
     let best = rounds.min_by_key(|round| round.cpu).expect("several rounds");
     let each = |n: usize| n as f64 / events.len() as f64;
     println!(
@@ -137,8 +155,9 @@ fn measure(what: &str, events: &[Event], operators: Operators) -> Round {
     best
 }
 
-fn round(events: &[Event], operators: Operators) -> Round {
+fn round(events: &[Event], (operators, audit): (Operators, AuditMode)) -> Round {
     let mut driver = TopologyDriver::new(operators);
+    driver.set_audit(audit);
     let begun = machine::thread_cpu_time();
     let mut all = ProcessedBatch::default();
     for batch in events.chunks(BATCH) {
@@ -147,7 +166,9 @@ fn round(events: &[Event], operators: Operators) -> Round {
         all.packs += done.packs;
         all.pack_bytes += done.pack_bytes;
         all.outputs += done.outputs;
+        all.audit_bytes += done.audit_bytes;
     }
-    let ProcessedBatch { facts, packs, pack_bytes, outputs } = all;
-    Round { cpu: machine::thread_cpu_time() - begun, facts, packs, pack_bytes, outputs }
+    let ProcessedBatch { facts, packs, pack_bytes, outputs, audit_bytes } = all;
+    let cpu = machine::thread_cpu_time() - begun;
+    Round { cpu, facts, packs, pack_bytes, outputs, audit_bytes }
 }

@@ -15,6 +15,7 @@ mod deploy;
 mod dev_command;
 mod embedded_log;
 mod entities;
+mod explain;
 mod full_disk;
 mod http_formats;
 mod internal_types;

@@ -9,6 +9,7 @@ mod contract;
 mod crash;
 mod dead_letters;
 mod derive_turns;
+mod explain;
 mod failing_operator;
 mod fake;
 mod histories;

@@ -67,12 +67,12 @@ fn told(machine: &OneMachine) -> BTreeMap<(String, String), usize> {
     told
 }
 
-/// The urgent copies of each event, and the most bytes of copies that one event or list has.
+/// The urgent copies of each event.
 fn urgent_copies(machine: &OneMachine) -> BTreeMap<String, usize> {
     let mut urgent = BTreeMap::new();
-    for fact in machine.facts(Lane::FactsUrgent) {
-        let event = EventView::decode(fact.value().expect("a value")).expect("an event");
-        if fact.header("tw-for").is_some() {
+    for body in machine.facts(Lane::FactsUrgent) {
+        let event = EventView::decode(body.value().expect("a value")).expect("an event");
+        if body.header("tw-for").is_some() {
             *urgent.entry(event.event_id.to_owned()).or_default() += 1;
         }
     }

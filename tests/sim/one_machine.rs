@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_engine::derive::{DEDUP_FILTER_BYTES, Derive, DeriveConfig, DerivePorts, Operator};
-use tidewire_engine::fact_pack::decode;
+use tidewire_engine::fact_pack;
 use tidewire_engine::port::{Appender, Clock, Isolation, Log};
 use tidewire_engine::record::{Body, Millis, Outgoing, Partition, Record, Topic, TopicPartition};
 use tidewire_engine::topology::{Lane, Topology};
@@ -156,20 +156,20 @@ impl OneMachine {
         panic!("there is still work after {at_most} turns without faults");
     }
 
-    /// The committed facts and copies of a lane, by partition.
-    pub(crate) fn facts(&self, lane: Lane) -> Vec<Body> {
-        let packs = self.records(self.topology.lane(lane)).into_iter();
-        let entries = packs.flat_map(|pack| {
-            let pack = pack.body.value_bytes().expect("a pack has a value");
-            decode(&pack).expect("a task has written it")
-        });
-        entries.map(|entry| entry.to_body()).collect()
-    }
-
     /// The committed records of a topic, by partition.
     pub(crate) fn records(&self, topic: &Topic) -> Vec<Record> {
         let at = |p| TopicPartition::new(topic, Partition(p));
         let partitions = 0..self.topology.partitions();
         partitions.flat_map(|p| self.log.records(&at(p), Isolation::Committed)).collect()
+    }
+
+    /// The committed facts and copies of a lane, each by itself, by partition.
+    pub(crate) fn facts(&self, lane: Lane) -> Vec<Body> {
+        let packs = self.records(self.topology.lane(lane)).into_iter();
+        let entries = packs.flat_map(|pack| {
+            let bytes = pack.body.value_bytes().expect("a pack has a value");
+            fact_pack::decode(&bytes).expect("a task has written it")
+        });
+        entries.map(|entry| entry.to_body()).collect()
     }
 }

@@ -253,9 +253,9 @@ impl CountedHistory {
     /// The ids of all parts that were sent.
     fn parts(&self) -> Vec<String> {
         let facts = self.machine.facts(Lane::Facts);
-        let sent = facts.iter().filter(|fact| fact.header("tw-operator").is_none());
+        let sent = facts.iter().filter(|body| body.header("tw-operator").is_none());
         let id = |value: &[u8]| EventView::decode(value).expect("an event").event_id.to_owned();
-        sent.map(|fact| id(fact.value().expect("a value"))).collect()
+        sent.map(|body| id(body.value().expect("a value"))).collect()
     }
 
     fn open_letters(&self) -> usize {
@@ -316,7 +316,7 @@ fn what_a_tick_leaves_is_sent_in_the_next_transaction_without_another_request() 
     let orders = orders.iter().map(|record| decode(record.body.value().expect("a value")));
     let sending: Vec<OrderRecord> = orders.filter(|order| order.outputs >= 500).collect();
     let outputs: Vec<u32> = sending.iter().map(|order| order.outputs).collect();
-    assert_eq!(outputs, [1_000, 1_000, 500]);
+    assert_eq!(outputs, [1_001, 1_001, 501], "parts, and a record of the audit");
     let is_requested = |order: &OrderRecord| order.ticks[0].ended != LaneSet::default();
     assert!(is_requested(&sending[0]));
     // The answer to another request may have come with the third.

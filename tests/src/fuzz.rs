@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tidewire_connectors::socket::stream::frame_decoder::{ClientInput, FrameDecoder};
 use tidewire_engine::dead_letters::{DeadLetter, ResolutionRecord, destination};
+use tidewire_engine::derive::audit::layout::AuditPart;
 use tidewire_engine::derive::lane_times::{LaneSet, LaneTimes};
 use tidewire_engine::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use tidewire_engine::derive::progress::TaskProgress;
@@ -56,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "names", samples: names, run: name },
     Target { name: "client_frames", samples: client_frames, run: client_frame },
     Target { name: "stored", samples: stored, run: stored_forms },
+    Target { name: "audit", samples: audits, run: audit },
     Target { name: "catalogue", samples: catalogues, run: catalogue },
 ];
 
@@ -538,6 +540,29 @@ fn order_sample() -> Vec<u8> {
         outputs_hash: 3,
     };
     order.encode()
+}
+
+fn audit(input: &[u8]) {
+    let Ok(part) = AuditPart::decode(input) else { return };
+    // Each entry and each item has a byte at least.
+    let items: usize = part.entries.iter().map(|entry| 1 + entry.items.len()).sum();
+    assert!(items <= input.len());
+    assert_eq!(AuditPart::decode(input), Ok(part));
+}
+
+fn audits() -> Vec<Vec<u8>> {
+    // A record with its source and event; a call that emits a fact, sets a timer, marks a change.
+    let record =
+        b"\x01\x00\x01\x01\x02\x0a\xc8\x01\x01\x00\x03\x07\x05\x06e-1\x00\x01t\x00\x01a\x01\x00";
+    let call: &[u8] =
+        b"\x0a\x3c\x0b\0\0\x01o0123456789abcdef\x01\x02\0\x01b\x0d\x04\x13\x0212345678\x1487654321";
+    let failed = b"\x17\x00\x01o\x00\x02id\x00\x03why\x19\x15\x01\x1a\x01\x04\x02\x07\x08\x00";
+    let timer = b"\x02\x3c12345678\x00\x01a\x00\x01k\x02\x16\x00\x01r\x00";
+    vec![
+        record.to_vec(),
+        [&record[..record.len() - 1], call, failed, timer].concat(),
+        b"\x01\x01\x02\x04\x02\x12\x00\x01c\x01\x00".to_vec(),
+    ]
 }
 
 fn catalogue(input: &[u8]) {

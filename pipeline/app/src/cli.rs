@@ -38,6 +38,11 @@ pub enum Verb {
     Schemas(SchemasArgs),
     /// List, show, requeue or drop dead letters
     DeadLetters(DeadLettersArgs),
+    /// Print what an event has caused: operators, notifications, channels, dead letters
+    ///
+    /// Reads what DERIVE has written about each event in the last days, by an index in the data
+    /// folder that is brought up to date first. Exit code 1: nothing is known of the event.
+    Explain(ExplainArgs),
     /// Execute the history of tasks again and compare it with the log
     Replay(ReplayArgs),
     /// Print entries of the local state of tasks, or remove it to have it restored from the log
@@ -299,6 +304,29 @@ pub struct ResolveArgs {
     pub at: LogArgs,
 }
 
+/// Arguments of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// The event's id
+    #[arg(value_name = "EVENT_ID")]
+    pub id: String,
+    /// Only the event of this account; ids of accounts may be equal
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// Where a new index begins, such as 2026-01-05T10:00:00Z [default: with the oldest record]
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Folder of the index, if no process is asked [default: explain in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub index: Option<PathBuf>,
+    /// Where the log is.
+    #[command(flatten)]
+    pub at: LogArgs,
+}
+
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
@@ -499,6 +527,7 @@ impl Verb {
                 DeadLettersVerb::List { at, .. } | DeadLettersVerb::Show { at, .. } => &at.settings,
                 DeadLettersVerb::Requeue(args) | DeadLettersVerb::Drop(args) => &args.at.settings,
             },
+            Self::Explain(args) => &args.at.settings,
             Self::Replay(ReplayArgs { verb: ReplayVerb::Verify(args) }) => &args.settings,
             Self::State(args) => match &args.verb {
                 StateVerb::Get(args) => &args.settings,
@@ -585,6 +614,7 @@ mod tests {
             &["topics", "list"],
             &["dead-letters", "list"],
             &["dead-letters", "drop", "--all-open"],
+            &["explain", "e-1"],
             &["replay", "verify"],
             &["state", "get", "ids", "hex:00"],
             &["state", "rebuild"],

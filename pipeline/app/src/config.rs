@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use tidewire_connectors::registry as schema_registry;
 use tidewire_engine::admit::PoisonLimit;
-use tidewire_engine::derive::DEDUP_FILTER_BYTES_MIN;
+use tidewire_engine::derive::{AuditMode, DEDUP_FILTER_BYTES_MIN};
 use tidewire_engine::topology::Topology;
 use tidewire_schemas::catalogue::Catalogue;
 
@@ -92,6 +92,8 @@ pub struct Config {
     pub derive_standby: bool,
     /// Bytes of memory for the filters of accepted ids, all partitions together.
     pub dedup_filter_bytes: usize,
+    /// Whether DERIVE writes an audit.
+    pub derive_audit: AuditMode,
     /// The gateway's memory and threads.
     pub gateway: GatewaySizing,
     /// Synthetic events per second; `None`: no demo.
@@ -223,6 +225,7 @@ impl Config {
             dedup_filter_bytes: read.value("derive.dedup_filter_bytes", |t| {
                 values::bytes(t, DEDUP_FILTER_BYTES_MIN as u64, DEDUP_FILTER_BYTES_MAX)
             }),
+            derive_audit: read.value("derive.audit", values::audit),
             gateway: GatewaySizing {
                 ring_bytes: read.value("gateway.ring_bytes", |t| {
                     values::bytes(t, RING_BYTES_MIN, RING_BYTES_MAX)
@@ -391,6 +394,7 @@ mod tests {
         check_refused("gateway.ring_bytes", "99999999999999999 GiB", "give a size from");
         check_refused("durability", "maybe", "give process (survives kill -9) or host");
         check_refused("demo.enabled", "yes", "give true or false");
+        check_refused("derive.audit", "true", "give on or off");
         check_refused("topics.prefix", "a b", "give at most 100 of the characters");
         check_refused("log", "rabbit", "give embedded, or kafka://HOST:PORT");
         for wrong in ["1.1", "-0.1", "NaN", "half"] {

@@ -10,8 +10,8 @@ use crate::process_exit::ProcessExit;
 use crate::role::Role;
 use crate::runtime::{lifecycle, logging};
 use crate::verbs::{
-    catalogue, dead_letters, doctor, finalize, generate, produce, ready, replay, resume, schemas,
-    settings, state, tail, topics,
+    catalogue, dead_letters, doctor, explain, finalize, generate, produce, ready, replay, resume,
+    schemas, settings, state, tail, topics,
 };
 
 /// Runs the command and returns when it is done.
@@ -32,6 +32,7 @@ pub fn run(cli: Cli) -> Result<(), ProcessExit> {
         Verb::Catalogue(args) => catalogue::run(&args),
         Verb::Schemas(args) => schemas::run(&args),
         Verb::DeadLetters(args) => dead_letters::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::State(args) => state::run(&args),
         Verb::Finalize(args) => finalize::run(&args),

@@ -38,4 +38,6 @@ pub mod operators;
 
 pub mod replay;
 
+pub mod explain;
+
 pub mod fanout;

@@ -40,7 +40,8 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
     ),
     ("admit_ignored_fields_total", "counter", &[], "Unknown envelope fields that were ignored."),
     ("derive_events_total", "counter", &["lane"], "Records read from a lane and committed."),
-    ("derive_outputs_total", "counter", &[], "Output records committed."),
+    ("derive_outputs_total", "counter", &[], "Output records committed, the audit aside."),
+    ("derive_audit_bytes_total", "counter", &[], "Bytes of the audit committed."),
     (
         "derive_duplicates_total",
         "counter",
@@ -308,7 +309,10 @@ pub(crate) struct BatchCounts {
     pub(crate) failed: u64,
     /// For operators that this build does not have.
     pub(crate) unknown_operator: u64,
+    /// Output records, those of the audit included.
     pub(crate) outputs: u64,
+    pub(crate) audit_records: u64,
+    pub(crate) audit_bytes: u64,
     pub(crate) timers: u64,
     /// Elements of lists that gave no key.
     pub(crate) keys_skipped: u64,
@@ -343,7 +347,8 @@ pub(crate) fn batch_committed(
             counter!("derive_events_total", "lane" => lane.name()).increment(taken);
         }
     }
-    counter!("derive_outputs_total").increment(counts.outputs);
+    counter!("derive_outputs_total").increment(counts.outputs - counts.audit_records);
+    counter!("derive_audit_bytes_total").increment(counts.audit_bytes);
     counter!("derive_duplicates_total", "reason" => "id").increment(counts.duplicates);
     counter!("derive_duplicates_total", "reason" => "copy").increment(counts.copies);
     counter!("derive_ids_read_total").increment(counts.ids_read);

@@ -64,6 +64,9 @@ pub const WINDOWS_RETENTION_MS: u64 = 8 * DAY_MS;
 /// Milliseconds `out.stream` and `out.urgent` keep a record: how far back a client can resume.
 pub const OUT_RETENTION_MS: u64 = 7 * DAY_MS;
 
+/// Milliseconds `out.audit` keeps a record: as far back as the outputs that it explains.
+pub const AUDIT_RETENTION_MS: u64 = 7 * DAY_MS;
+
 /// Milliseconds `ephemeral` keeps a record: typing and cursors are worthless after a minute.
 pub const EPHEMERAL_RETENTION_MS: u64 = 60_000;
 
@@ -162,6 +165,7 @@ pub struct Topology {
     out_urgent: Topic,
     out_stream: Topic,
     out_state: Topic,
+    out_audit: Topic,
     ephemeral: Topic,
     dead_letters: Topic,
     control: Topic,
@@ -192,6 +196,7 @@ impl Topology {
             out_urgent: topic("out.urgent"),
             out_stream: topic("out.stream"),
             out_state: topic("out.state"),
+            out_audit: topic("out.audit"),
             ephemeral: topic("ephemeral"),
             dead_letters: topic("dead-letters"),
             control: topic(CONTROL),
@@ -295,6 +300,11 @@ impl Topology {
         &self.out_state
     }
 
+    /// What tasks did with each record ([`crate::derive::audit`]), by task.
+    pub fn out_audit(&self) -> &Topic {
+        &self.out_audit
+    }
+
     /// Outputs of ephemeral channels.
     pub fn ephemeral(&self) -> &Topic {
         &self.ephemeral
@@ -362,6 +372,7 @@ impl Topology {
             self.spec(&self.out_urgent, delete(OUT_RETENTION_MS)),
             self.spec(&self.out_stream, delete(OUT_RETENTION_MS)),
             self.spec(&self.out_state, compact),
+            self.spec(&self.out_audit, delete(AUDIT_RETENTION_MS)),
             self.spec(&self.ephemeral, delete(EPHEMERAL_RETENTION_MS)),
             self.spec(&self.dead_letters, delete(DEAD_LETTER_RETENTION_MS)),
             self.spec(&self.control, compact),
@@ -417,7 +428,7 @@ mod tests {
         let topology = Topology::new("t.", 3);
         let specs = topology.specs();
         assert!(specs.iter().all(|spec| spec.topic.as_str().starts_with("t.")));
-        assert_eq!(specs.len(), 19);
+        assert_eq!(specs.len(), 20);
         let (one, shared): (Vec<_>, Vec<_>) =
             specs.iter().partition(|spec| has_one_partition(&spec.topic));
         assert!(shared.iter().all(|spec| spec.partitions == 3));

@@ -372,6 +372,8 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
         "/v1/sse?channels=engagement:a",
         "/v1/sse?channels=posts:a&from=yesterday",
         "/v1/dead-letters?limit=nothing",
+        "/v1/explain",
+        "/v1/explain?id=nothing&account=a&since=2026-01-05T10:00:00Z",
     ] {
         samples.push(get(path));
     }

@@ -117,7 +117,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
         1,
         &[
             &format!("ok    Kafka at {brokers} answers: one broker, of a supported version"),
-            "fix:  19 of 19 topics do not exist, such as doc-sound.in; create them with",
+            "fix:  20 of 20 topics do not exist, such as doc-sound.in; create them with",
             "warn  the clocks were not compared",
         ],
     );
@@ -126,7 +126,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     doctor(&brokers, &variables).check(
         0,
         &[
-            "ok    19 topics exist with the required settings",
+            "ok    20 topics exist with the required settings",
             "ok    this user has every permission",
             "warn  the brokers have no authorizer, so anybody who reaches them can write to \
              doc-sound.in.internal",
@@ -139,7 +139,7 @@ fn a_healthy_broker_passes_and_missing_topics_are_not_created() {
     let down = format!("127.0.0.1:{}", port.number());
     let both = format!("{brokers},{down}");
     let refuses = format!("fix:  {down} refuses connections");
-    doctor(&both, &variables).check(1, &[&refuses, "ok    19 topics exist"]);
+    doctor(&both, &variables).check(1, &[&refuses, "ok    20 topics exist"]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
     let partitions = "fix:  4 partitions instead of 8 in the 17 topics, such as doc-wrong.in; set \
                       topics.partitions = 4, or another topics.prefix";
     doctor(&brokers, &[prefix]).check(1, &[partitions]);
-    let copies = "fix:  one replica of each partition instead of 2 in the 19 topics, such as";
+    let copies = "fix:  one replica of each partition instead of 2 in the 20 topics, such as";
     doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_REPLICATION", "2")]).check(1, &[copies]);
     let admin: AdminClient<_> =
         ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
@@ -178,9 +178,9 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
     output
         .check(3, &[alike, "--add-config min.insync.replicas=[2]` and likewise for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];
-    let fails = "fix:  creating fails for the 19 topics, such as doc-more.in: \
+    let fails = "fix:  creating fails for the 20 topics, such as doc-more.in: \
                  InvalidReplicationFactor";
-    doctor(&brokers, &more).check(2, &["19 of 19 topics do not exist", fails]);
+    doctor(&brokers, &more).check(2, &["20 of 20 topics do not exist", fails]);
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn check_acls(broker: &Broker, ca: &str) {
     let guest = as_user(GUEST, PASSWORD, ca);
     let prefixed = ["--resource-pattern-type", "prefixed"];
     doctor(&secure, &guest).check(3, &[
-        "fix:  this user is not allowed to Describe, DescribeConfigs, Read or Write the 19 topics",
+        "fix:  this user is not allowed to Describe, DescribeConfigs, Read or Write the 20 topics",
         "--add --allow-principal User:NAME --operation Describe --operation DescribeConfigs \
          --operation Read --operation Write --topic tw. --resource-pattern-type prefixed`",
         "fix:  this user is not allowed to Read the 2 groups, such as tw.admit; grant it: \
@@ -374,8 +374,8 @@ fn check_acls(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         3,
         &[
-            "fix:  19 of 19 topics do not exist, such as tw.in",
-            "fix:  this user is not allowed to Create the 19 topics, such as tw.in; grant it",
+            "fix:  20 of 20 topics do not exist, such as tw.in",
+            "fix:  this user is not allowed to Create the 20 topics, such as tw.in; grant it",
             "fix:  this user is not allowed to Write the transactional ids",
         ],
     );
@@ -383,9 +383,9 @@ fn check_acls(broker: &Broker, ca: &str) {
     doctor(&secure, &guest).check(
         2,
         &[
-            "fix:  this user is not allowed to DescribeConfigs or Write the 19 topics, such as",
+            "fix:  this user is not allowed to DescribeConfigs or Write the 20 topics, such as",
             "fix:  this user is not allowed to Write the transactional ids",
-            "warn  the settings of 0 of 19 topics were checked",
+            "warn  the settings of 0 of 20 topics were checked",
             "warn  the clocks were not compared",
         ],
     );
@@ -405,7 +405,7 @@ fn check_acls(broker: &Broker, ca: &str) {
         &[
             "ok    Kafka at ",
             "one broker, of a supported version",
-            "ok    19 topics exist with the required settings",
+            "ok    20 topics exist with the required settings",
             "ok    this user has every permission on topics, groups and transactional ids",
             "warn  who may write to tw.in.internal was not checked, which needs Describe on the",
             "warn  offsets.retention.minutes was not checked",

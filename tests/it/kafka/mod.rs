@@ -5,6 +5,7 @@ mod clock;
 mod dead_letters;
 mod disk;
 mod doctor;
+mod explain;
 mod failures;
 pub(crate) mod fixture;
 mod formats;

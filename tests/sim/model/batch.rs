@@ -18,6 +18,7 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Catalogue, Class};
 use tidewire_schemas::event::EventView;
 
+use super::audit::{ExpectedAudit, fact_line};
 use super::ensure::ensure;
 use super::operators::{
     self, CounterOutcome, EmittedFact, EventOrigin, EventTimes, LEASES, ModelOutcome, TIMERS,
@@ -59,6 +60,7 @@ pub(super) struct ExpectedOutputs {
     pub(super) outputs: VecDeque<ExpectedOutput>,
     accepted: Vec<Accepted>,
     dead_letters: Vec<u32>,
+    audit: ExpectedAudit,
 }
 
 impl ExpectedOutputs {
@@ -93,6 +95,11 @@ impl TaskModel {
         };
         replay.follow(order)?;
         let (expected, read) = (replay.expected, replay.read);
+        let (outputs, parts) = (expected.outputs.len(), sealed.audit.len());
+        ensure(order.outputs as usize == outputs + parts, || {
+            format!("{} outputs, not {outputs} and {parts} of the audit", order.outputs)
+        })?;
+        expected.audit.check(&sealed.audit)?;
         for lane in Lane::ALL {
             let read = read[lane.index()];
             let span = order.spans[lane.index()].map(|span| (span.first.0, span.last.0));
@@ -172,9 +179,6 @@ impl TransactionReplay<'_> {
         })?;
         ensure(order.dead_letters == expected.dead_letters, || {
             format!("dead letters {:?}, not {:?}", order.dead_letters, expected.dead_letters)
-        })?;
-        ensure(order.outputs as usize == expected.outputs.len(), || {
-            format!("{} outputs, not {}", order.outputs, expected.outputs.len())
         })
     }
 
@@ -198,7 +202,7 @@ impl TransactionReplay<'_> {
         let at = (self.task.partition, self.task.latest());
         for timer in partials::due(&self.task.tables, at.1).iter().take(MAX_TIMERS_PER_TICK) {
             let sent = partials::end_partial(&mut self.task.tables, timer, at);
-            sent.into_iter().for_each(|part| self.fact(part));
+            self.parts(sent);
         }
         self.flush_early();
         Ok(())
@@ -211,6 +215,7 @@ impl TransactionReplay<'_> {
             let due = operators::due_time(stored);
             let fired = operators::fire(&mut self.task.tables, table, stored);
             let Some((cause, called)) = fired else { continue };
+            self.expected.audit.timer();
             let (order, partition) = (self.topology.order(), self.task.partition.0);
             let id = operators::timer_id(&cause);
             let letter = format!("{order}/{partition}/{}/counter/{id}", due.0);
@@ -221,7 +226,7 @@ impl TransactionReplay<'_> {
     /// Sends parts of totals, if the task keeps too many.
     fn flush_early(&mut self) {
         let sent = partials::flush_early(&mut self.task.tables, self.task.partition);
-        sent.into_iter().for_each(|part| self.fact(part));
+        self.parts(sent);
     }
 
     /// The next record of a lane, or the next entry of its pack.
@@ -232,6 +237,7 @@ impl TransactionReplay<'_> {
         {
             ensure(pack.lane == lane, || format!("{at}: {lane:?} was read within a pack"))?;
             let position = format!("{at}/{}/{}", pack.offset, pack.next);
+            self.expected.audit.record(lane, &format!("{}/{}", pack.offset, pack.next));
             pack.next += 1;
             return Ok(ReadRecord { position, time: pack.time, body });
         }
@@ -247,6 +253,7 @@ impl TransactionReplay<'_> {
         let entries = if is_fact { entries_of(body).ok() } else { None };
         // What is no pack becomes a dead letter whole.
         let Some(entries) = entries.map(VecDeque::from) else {
+            self.expected.audit.record(lane, &offset.to_string());
             return Ok(ReadRecord { position: format!("{at}/{offset}"), time, body: body.clone() });
         };
         self.pack = Some(UnreadEntries { lane, offset, time, entries, next: 0 });
@@ -273,24 +280,28 @@ impl TransactionReplay<'_> {
             let VerdictSource { input, topic, partition, offset: Offset(offset), .. } =
                 verdict.source;
             if !self.task.sources.insert(TakenSource { lane, input, topic, partition, offset }) {
+                self.expected.audit.line("copy".to_owned());
                 return Ok(());
             }
         }
         let value = body.value_bytes().unwrap_or_default();
         let Ok(event) = EventView::decode(&value) else {
             self.expected.dead_letters.push(nth);
+            self.expected.audit.line(format!("set aside {position}"));
             self.dead_letter(position, value, "avro_decode");
             return Ok(());
         };
+        self.expected.audit.line(format!("event {}", event.event_id));
         match operators::event(
             &mut self.task.tables,
             &event,
             origin((lane, self.task.partition), body, &event),
             times,
         ) {
-            ModelOutcome::Duplicate => {}
+            ModelOutcome::Duplicate => self.expected.audit.line("duplicate".to_owned()),
             ModelOutcome::Aside => {
                 self.expected.dead_letters.push(nth);
+                self.expected.audit.line(format!("set aside {position}"));
                 self.dead_letter(position, value.clone(), "processing_failed");
             }
             ModelOutcome::Fact(called) => {
@@ -310,10 +321,12 @@ impl TransactionReplay<'_> {
     fn requeued(&mut self, body: &Body, letter: String, times: EventTimes) -> Result<(), String> {
         ensure(body.header("tw-operator") == Some(b"counter"), || "nothing else fails".to_owned())?;
         let value = body.value_bytes().unwrap_or_default();
+        self.expected.audit.line("requeued counter".to_owned());
         let (partition, tables) = (self.task.partition, &mut self.task.tables);
         let called = match body.header("tw-trigger") {
             Some(b"event") => {
                 let event = EventView::decode(&value).map_err(|error| error.to_string())?;
+                self.expected.audit.line(format!("event {}", event.event_id));
                 operators::count(
                     tables,
                     &event,
@@ -334,14 +347,26 @@ impl TransactionReplay<'_> {
     fn called(&mut self, called: CounterOutcome, letter: String, cause: Bytes) {
         match called {
             CounterOutcome::Done => {}
-            CounterOutcome::Failed => self.dead_letter(letter, cause, "processing_failed"),
+            CounterOutcome::Failed => {
+                self.expected.audit.line(format!("failed {letter}"));
+                self.dead_letter(letter, cause, "processing_failed");
+            }
             CounterOutcome::Emitted(fact) => self.fact(fact),
+        }
+    }
+
+    /// Sends parts of totals.
+    fn parts(&mut self, sent: Vec<EmittedFact>) {
+        for part in sent {
+            self.expected.audit.part();
+            self.fact(part);
         }
     }
 
     fn fact(&mut self, fact: EmittedFact) {
         let partition = self.topology.entity_partition(&fact.account, &fact.key);
         let lane = if fact.urgent { Lane::FactsUrgent } else { Lane::Facts };
+        self.expected.audit.line(fact_line(&fact.key, lane));
         self.expected.outputs.push_back(ExpectedOutput {
             to: TopicPartition::new(self.topology.lane(lane), partition),
             key: fact.key.into(),
@@ -379,6 +404,8 @@ impl TransactionReplay<'_> {
                 }
             };
             let partition = self.topology.partition_of(delivery.channel.as_bytes());
+            let kind = if topic == self.topology.out_urgent() { "urgent" } else { "channel" };
+            self.expected.audit.line(format!("{kind} {}", delivery.channel));
             self.expected.outputs.push_back(ExpectedOutput {
                 to: TopicPartition::new(topic, partition),
                 key: delivery.channel.into_bytes().into(),

@@ -145,13 +145,13 @@ impl Model {
             expected.insert(p, done.map_err(|why| format!("partition {p}: {why}"))?);
         }
         let topology = &self.topology;
-        let sealing = [topology.order(), topology.state()];
+        let sealing = [topology.order(), topology.state(), topology.out_audit()];
         for at in transaction.spans.keys() {
             if !sealing.contains(&&at.topic) {
                 take_outputs(&mut expected, at, &self.outputs_of(log, n, at)?)?;
             } else {
                 let known = expected.contains_key(&at.partition.0);
-                ensure(known, || format!("{at}: a changelog without an order record"))?;
+                ensure(known, || format!("{at}: a changelog or an audit without an order record"))?;
             }
         }
         for (p, expected) in &expected {
@@ -233,7 +233,9 @@ impl Model {
         let order = OrderRecord::decode(body.value().unwrap_or_default());
         let order = order.map_err(|error| format!("{at}/{order_at}: {error}"))?;
         let state = TopicPartition::new(self.topology.state(), at.partition);
-        Ok(SealedTransaction { order_at, order, state: log.written(n, &state).collect() })
+        let audit = TopicPartition::new(self.topology.out_audit(), at.partition);
+        let audit = log.written(n, &audit).map(|(_, body)| body).collect();
+        Ok(SealedTransaction { order_at, order, state: log.written(n, &state).collect(), audit })
     }
 
     /// At the end of a history: everything was processed, and every store is complete.

@@ -8,6 +8,7 @@
 //! restores.
 
 mod admission;
+mod audit;
 mod batch;
 mod disk;
 mod ensure;

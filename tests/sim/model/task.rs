@@ -60,6 +60,8 @@ pub(super) struct SealedTransaction<'a> {
     pub(super) order: OrderRecord,
     /// The changelog's records, with their offsets.
     pub(super) state: Vec<(u64, &'a Body)>,
+    /// The parts of its audit.
+    pub(super) audit: Vec<&'a Body>,
 }
 
 impl TaskModel {

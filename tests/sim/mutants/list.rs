@@ -34,6 +34,11 @@ pub(super) const LIMITS: &[TightLimit] = &[
         tight: "pub const HAND_OVER_BYTES: usize = 1 << 10;",
     },
     TightLimit {
+        file: "src/derive/audit.rs",
+        original: "const ENTRY_MAX_BYTES: usize = 128 << 10;",
+        tight: "const ENTRY_MAX_BYTES: usize = (448 << 10) - 300;",
+    },
+    TightLimit {
         file: "src/derive/commit.rs",
         original: "const APPEND_BYTES: usize = 512 << 10;",
         tight: "const APPEND_BYTES: usize = 1 << 10;",
@@ -794,5 +799,33 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A copy in a slower lane is accepted after an outage.",
         original: "context.time().0.abs_diff(seen.at.0) < WINDOW_MS.unsigned_abs()",
         mutated: "context.latest().0.abs_diff(seen.at.0) < WINDOW_MS.unsigned_abs()",
+    },
+    Mutant {
+        name: "audit_of_failed_calls",
+        file: "src/derive/batch.rs",
+        breaks: "The audit lists effects of a call that was rolled back.",
+        original: "self.audit.roll_back(savepoint.audit);",
+        mutated: "let _ = savepoint.audit;",
+    },
+    Mutant {
+        name: "audit_of_packs_without_entries",
+        file: "src/derive/running.rs",
+        breaks: "The audit does not say which entry of a pack it is about.",
+        original: "AuditCause::Record { lane, offset: record.offset, entry }",
+        mutated: "AuditCause::Record { lane, offset: record.offset, entry: entry.and(None) }",
+    },
+    Mutant {
+        name: "parts_without_an_audit",
+        file: "src/derive/flush_partials.rs",
+        breaks: "What a part of a total has caused is listed under another entry, or nowhere.",
+        original: "self.batch.audit.begin(rules.audit, AuditCause::Update(part), time);",
+        mutated: "let _ = part;",
+    },
+    Mutant {
+        name: "audit_without_the_first_parts",
+        file: "src/derive/audit.rs",
+        breaks: "A long audit loses all parts but the last.",
+        original: "parts.iter().zip(ends).enumerate()",
+        mutated: "parts.iter().zip(ends).enumerate().skip(parts.len().saturating_sub(1))",
     },
 ];

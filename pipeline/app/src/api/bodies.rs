@@ -26,6 +26,8 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("DeadLetterDetails", dead_letter_details()),
         ("Resolved", resolved()),
         ("Resumed", resumed()),
+        ("Explanation", explanation()),
+        ("ExplainedCause", explained_cause()),
         ("Bytes", bytes()),
     ];
     named.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
@@ -60,6 +62,47 @@ fn nullable(mut schema: Value) -> Value {
 
 fn at_most(characters: usize) -> Value {
     json!({ "type": "string", "maxLength": characters })
+}
+
+fn explanation() -> Value {
+    let node = json!({ "type": "object" });
+    let index = object(
+        "How far the index is",
+        &[
+            always("left", count(), "records that are not read yet; if not 0, repeat the request"),
+            always("unreadable", count(), "records that this build can't read"),
+            always("since", nullable(time()), "where it begins; null: with the oldest record"),
+            always("empty", json!({ "type": "boolean" }), "whether there is no audit at all"),
+        ],
+    );
+    object(
+        "What an event has caused",
+        &[
+            always("index", index, "the index that the answer follows from"),
+            sometimes("id", text(), "the event's id"),
+            sometimes("causes", list(reference("ExplainedCause")), "what led to it, nearest first"),
+            sometimes(
+                "events",
+                list(node),
+                "what was decided about it; `effects` has what followed, and so on",
+            ),
+            sometimes("truncated", json!({ "type": "boolean" }), "whether more followed"),
+        ],
+    )
+}
+
+fn explained_cause() -> Value {
+    object(
+        "The call of an operator that emitted an event",
+        &[
+            always("operator", text(), "its name"),
+            always("called_with", one_of(["event", "timer", "update"]), "what it was called with"),
+            always("id", nullable(text()), "the id of that event"),
+            always("type", nullable(text()), "its type"),
+            always("key", nullable(text()), "its key"),
+            always("task", count(), "the task"),
+        ],
+    )
 }
 
 fn envelope() -> Value {

@@ -11,6 +11,7 @@ use tidewire_engine::fanout::protocol::native::ErrorCode;
 
 use super::document_info::{ASYNCAPI_PATH, OPENAPI_PATH};
 use crate::verbs::dead_letters::{Action, effect_of, path_of};
+use crate::verbs::explain::EXPLAIN_PATH;
 use crate::verbs::resume::RESUME_PATH;
 
 /// Which part of the server handles an endpoint.
@@ -18,6 +19,7 @@ use crate::verbs::resume::RESUME_PATH;
 pub(super) enum EndpointKind {
     Server(Route),
     DeadLetters(Action),
+    Explain,
     Resume,
     OpenApi,
     AsyncApi,
@@ -76,8 +78,8 @@ pub const COMMON_ERRORS: [HttpErrorCode; 4] = [
 pub fn all() -> Vec<Endpoint> {
     let server = Route::ALL.into_iter().map(EndpointKind::Server);
     let documents = [EndpointKind::OpenApi, EndpointKind::AsyncApi];
-    let admin =
-        Action::ALL.into_iter().map(EndpointKind::DeadLetters).chain([EndpointKind::Resume]);
+    let admin = Action::ALL.into_iter().map(EndpointKind::DeadLetters);
+    let admin = admin.chain([EndpointKind::Explain, EndpointKind::Resume]);
     let mut all: Vec<Endpoint> = server.chain(documents).chain(admin).map(endpoint).collect();
     all.sort_by_key(|endpoint| endpoint.audience as u8);
     all
@@ -87,6 +89,19 @@ fn endpoint(kind: EndpointKind) -> Endpoint {
     match kind {
         EndpointKind::Server(route) => of_server(route),
         EndpointKind::DeadLetters(action) => of_dead_letters(action),
+        EndpointKind::Explain => Endpoint {
+            kind,
+            path: EXPLAIN_PATH,
+            method: method(Effect::ReadOnly),
+            operation_id: "explain",
+            audience: Audience::LocalAdministrators,
+            summary: "What an event has caused, on the embedded log",
+            errors: vec![
+                HttpErrorCode::InvalidQuery,
+                HttpErrorCode::Conflict,
+                ErrorCode::Internal.into(),
+            ],
+        },
         EndpointKind::Resume => Endpoint {
             kind,
             path: RESUME_PATH,

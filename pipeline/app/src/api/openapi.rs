@@ -109,6 +109,7 @@ fn successes(kind: EndpointKind) -> Vec<(&'static str, Value)> {
         EndpointKind::DeadLetters(Action::List) => json("The newest that match", "DeadLetterList"),
         EndpointKind::DeadLetters(Action::Show) => json("The dead letter", "DeadLetterDetails"),
         EndpointKind::DeadLetters(_) => json("What was done, or would be", "Resolved"),
+        EndpointKind::Explain => json("What it has caused, or how far the index is", "Explanation"),
         EndpointKind::Resume => json("What was resumed", "Resumed"),
         EndpointKind::OpenApi | EndpointKind::AsyncApi => {
             answer("The document", "application/json", json!({ "type": "object" }))
@@ -150,6 +151,17 @@ fn parameters_of(kind: EndpointKind) -> Vec<Value> {
             vec![id]
         }
         EndpointKind::DeadLetters(action) => of_dead_letters(action),
+        EndpointKind::Explain => {
+            let mut id = parameter("id", text(), "the event's id");
+            id["required"] = json!(true);
+            let time = json!({ "type": ["string", "integer"] });
+            let since = "where a new index begins: RFC 3339 or milliseconds since 1970";
+            vec![
+                id,
+                parameter("account", text(), "only the event of this account"),
+                parameter("since", time, since),
+            ]
+        }
         _ => Vec::new(),
     }
 }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tidewire_engine::derive::AuditMode;
 use tidewire_schemas::catalogue::Catalogue;
 
 use super::AckDurability;
@@ -38,6 +39,7 @@ placeholder! {
     u64 => 1,
     f64 => 1.0,
     AckDurability => AckDurability::Process,
+    AuditMode => AuditMode::On,
     &'static Catalogue => Catalogue::builtin(),
     Option<u16> => None,
     Vec<String> => Vec::new(),
@@ -81,6 +83,14 @@ pub(super) fn durability(text: &str) -> Result<AckDurability, String> {
         "process" => Ok(AckDurability::Process),
         "host" => Ok(AckDurability::Host),
         _ => Err("give process (survives kill -9) or host (survives power loss)".into()),
+    }
+}
+
+pub(super) fn audit(text: &str) -> Result<AuditMode, String> {
+    match text {
+        "on" => Ok(AuditMode::On),
+        "off" => Ok(AuditMode::Off),
+        _ => Err("give on or off".into()),
     }
 }
 

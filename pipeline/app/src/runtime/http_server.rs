@@ -35,6 +35,7 @@ use crate::runtime::readiness::Readiness;
 use crate::runtime::startup::GatewayInputs;
 use crate::runtime::storage::{self, ProcessPorts};
 use crate::verbs::dead_letters::{self, AdminApi};
+use crate::verbs::explain::{self, ExplainApi};
 use crate::verbs::resume::RESUME_PATH;
 use crate::verbs::running_process::DATA_DIR;
 
@@ -122,7 +123,7 @@ fn pages(config: &Config, state: ServerState<'_>) -> AppHooks {
     let (log, instance, catalogue) =
         (ports.log.clone(), config.instance.clone(), config.catalogue());
     let data_dir = embedded_data_dir(config);
-    let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(ports, &ready));
+    let (started, restores, verbs) = (ready.clone(), ready.clone(), verbs(config, ports, &ready));
     AppHooks {
         accepts_subscribers: Box::new(move || started.check_started().is_ok()),
         admin_endpoints: verbs,
@@ -171,9 +172,14 @@ fn restore(at: &RestoreProgress) -> Value {
     })
 }
 
-/// The admin endpoints: dead letters in every role, `resume` in those that read the input.
-fn verbs(ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
+/// The admin endpoints: dead letters in every role, `explain` in the process of an embedded log,
+/// `resume` in those that read the input.
+fn verbs(config: &Config, ports: &ProcessPorts, ready: &Readiness) -> Vec<AdminEndpoint> {
     let mut verbs = dead_letters::verbs(AdminApi::new(ports.log.clone(), ports.topology.clone()));
+    if config.log == LogConfig::Embedded {
+        let api = ExplainApi::new(&ports.log, &ports.topology, explain::folder(config));
+        verbs.push(explain::endpoint(api));
+    }
     if !ready.breakers.is_empty() {
         let breakers = ready.breakers.clone();
         let run = move |_: &[(String, String)]| {

@@ -21,7 +21,7 @@ use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, LoopEnd, LoopFactory, Supervisor};
 
 /// A hash of the settings that change what is written for an event; it travels with every event.
-/// There is no such setting yet.
+/// The only such setting, `derive.audit`, is a bit of it in DERIVE.
 pub(crate) const SETTINGS_HASH: u64 = 0;
 
 /// The loops of ADMIT: thread name and input.
@@ -88,7 +88,7 @@ pub fn start_derive(
             instance: config.instance.clone(),
             thread,
             build: BUILD_NAME.into(),
-            settings_hash: SETTINGS_HASH,
+            settings_hash: config.derive_audit.in_hash(SETTINGS_HASH),
             standby: config.derive_standby,
             dedup_filter_bytes: config.dedup_filter_bytes,
         };

@@ -29,8 +29,8 @@ use crate::{configure, terminal};
 
 pub(crate) use admin::Action;
 use admin::AdminError;
-pub(crate) use query::LIST_MAX;
-use query::{Parameters, names_of, query_string};
+pub(crate) use query::{LIST_MAX, query_string, time};
+use query::{Parameters, names_of};
 
 pub use admin::AdminApi;
 

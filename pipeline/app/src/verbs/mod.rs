@@ -12,6 +12,7 @@ pub mod running_process;
 
 pub mod catalogue;
 pub mod dead_letters;
+pub mod explain;
 pub mod resume;
 
 pub mod schemas;

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::derive::accepted_id::AcceptedId;
+use crate::derive::audit::layout::AuditItem;
+use crate::derive::audit::{AuditLog, AuditSavepoint};
 use crate::derive::effect_limits::URGENT_FACTS_MAX;
 use crate::derive::lane_times::LaneSet;
 use crate::derive::order::{Accepted, LaneSpan, OrderRecord, Tick};
 use crate::derive::trigger::Inherited;
 use crate::derive::updates::Mark;
 use crate::fact_pack::{FactPackBuilder, PackedFact};
-use crate::record::{Body, Millis, Offset, Outgoing, TopicPartition};
+use crate::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicPartition};
 use crate::telemetry::{BatchCounts, DroppedByOperator};
 use crate::topology::Lane;
 
@@ -61,6 +63,7 @@ pub(super) struct BatchSavepoint {
     accepted: (usize, usize),
     urgent: bool,
     counts: BatchCounts,
+    audit: AuditSavepoint,
 }
 
 /// An emitted event that moves operators of the same key, in the same step.
@@ -110,6 +113,7 @@ pub(super) struct TaskBatch {
     /// Whether a partial may have so many parts that some are to be sent before its interval ends.
     pub(super) flush_early: bool,
     pub(super) counts: BatchCounts,
+    pub(super) audit: AuditLog,
 }
 
 impl TaskBatch {
@@ -211,6 +215,7 @@ impl TaskBatch {
 
     /// Counts what an operator has dropped.
     pub(super) fn count_dropped(&mut self, dropped: DroppedByOperator) {
+        self.audit.add(&AuditItem::Dropped(dropped.reason));
         self.dropped.push(dropped);
     }
 
@@ -231,6 +236,7 @@ impl TaskBatch {
 
     /// Sets a field of the event being processed, before it is delivered.
     pub(super) fn amend(&mut self, field: &str, json: String) {
+        self.audit.add(&AuditItem::Amended(field));
         self.amended.push((field.to_owned(), json));
     }
 
@@ -288,6 +294,7 @@ impl TaskBatch {
             accepted: (self.accepted.len(), ids),
             urgent: self.urgent,
             counts: self.counts,
+            audit: self.audit.savepoint(),
         }
     }
 
@@ -309,6 +316,16 @@ impl TaskBatch {
         }
         self.urgent = savepoint.urgent;
         self.counts = savepoint.counts;
+        self.audit.roll_back(savepoint.audit);
+    }
+
+    /// Adds the audit to the outputs, once everything else was added.
+    pub(super) fn seal_audit(&mut self, topic: &Topic, partition: Partition) {
+        for record in self.audit.seal(topic, partition) {
+            self.counts.audit_records += 1;
+            self.counts.audit_bytes += record.body.as_bytes().len() as u64;
+            self.emit(record);
+        }
     }
 
     /// Moves the outputs made so far to `into`, facts as far as their packs are full.

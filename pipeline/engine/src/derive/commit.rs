@@ -254,6 +254,7 @@ impl Derive {
         for running in batches(&mut self.tasks, group) {
             empty = false;
             running.commit_updates(shared.rules())?;
+            running.batch.seal_audit(shared.config.topology.out_audit(), running.partition);
             turned.taken += running.batch.taken();
             running.batch.take_all_outputs(outgoing);
             turned.written += running.batch.counts.outputs as usize;

@@ -5,6 +5,8 @@ use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 
+use crate::derive::audit::layout::{AuditCause, CalledFor};
+use crate::derive::audit::update_link;
 use crate::derive::failure::CommitFailure;
 use crate::derive::intervals::{Coalesced, EndedInterval};
 use crate::derive::operate::{MadeByTask, send};
@@ -98,6 +100,7 @@ impl RunningTask {
             return self.send_update(rules, of, &mark);
         }
         telemetry::timers_orphaned();
+        self.batch.audit.begin(rules.audit, AuditCause::Update(audited(&mark)), mark.time);
         let number = mark.parts().map_or(0, |(number, _)| number);
         let failed = RolledBackCall::unknown_update(number, &mark.cause);
         self.put_update(rules, &mark, failed);
@@ -113,6 +116,7 @@ impl RunningTask {
     ) -> Result<(), CommitFailure> {
         self.intervals.begin(&mut self.state, &mark.key, updates.end(mark.time));
         self.batch.begin_cause();
+        self.batch.audit.begin(rules.audit, AuditCause::Update(audited(mark)), mark.time);
         let subject = Subject::of_update(&mark.cause, mark.time);
         let own = mark.parts().map(|(_, own)| own).unwrap_or_default();
         if let Err(failed) = send(self.context(rules, operator, subject), own)? {
@@ -153,4 +157,11 @@ fn merged(marks: Vec<Mark>) -> BTreeMap<Bytes, Mark> {
         }
     }
     merged
+}
+
+/// An update as the audit names it.
+fn audited(mark: &Mark) -> CalledFor<'_> {
+    let operator = mark.parts().map_or(0, |(number, _)| number);
+    let (account, entity) = (&mark.cause.account[..], &mark.cause.entity[..]);
+    CalledFor { operator, link: update_link(&mark.key), account, entity }
 }

@@ -47,6 +47,7 @@ mod tests {
     use tidewire_schemas::event::Event;
 
     use super::*;
+    use crate::derive::audit::AuditMode;
     use crate::derive::dedup::Dedup;
     use crate::derive::id_filter::IdFilter;
     use crate::derive::memory_store::MemoryStore;
@@ -125,7 +126,13 @@ mod tests {
         let topology = Topology::new("t.", PARTITIONS);
         const OPERATORS: &[&dyn Operator] = &[&Dedup, &ChannelDelivery];
         let plan = &plan_of(catalogue, OPERATORS);
-        let rules = Rules { topology: &topology, catalogue, operators: OPERATORS, plan };
+        let rules = Rules {
+            topology: &topology,
+            catalogue,
+            operators: OPERATORS,
+            plan,
+            audit: AuditMode::On,
+        };
         let owner = topology.entity_partition("acc", "acc");
         // ADMIT wrote the first event twice, after a crash between the copies.
         let events = [event("e-1"), event("e-1"), event("e-2")];

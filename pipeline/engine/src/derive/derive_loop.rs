@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tidewire_schemas::catalogue::Catalogue;
 
+use crate::derive::audit::AuditMode;
 use crate::derive::commit_group::{COMMIT_GROUPS, CommitGroup};
 use crate::derive::failure::CommitFailure;
 use crate::derive::lag::Lag;
@@ -51,7 +52,7 @@ pub struct DeriveConfig {
     pub thread: u32,
     /// The build's name; a replay refuses records of another build.
     pub build: String,
-    /// The hash of the settings in force.
+    /// The hash of the settings in force; [`AuditMode`] is a part of it.
     pub settings_hash: u64,
     /// Whether to follow the changelogs of partitions that another process owns; for one thread per
     /// state folder only.
@@ -97,6 +98,7 @@ impl DeriveShared {
             catalogue: self.config.catalogue,
             operators: self.operators,
             plan: &self.plan,
+            audit: AuditMode::of(self.config.settings_hash),
         }
     }
 

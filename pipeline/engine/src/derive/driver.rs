@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::Event;
 
+use crate::derive::audit::AuditMode;
 use crate::derive::derive_loop::DeriveConfig;
 use crate::derive::id_filter::DEDUP_FILTER_BYTES;
 use crate::derive::lane_times::LaneSet;
@@ -59,8 +60,10 @@ pub struct ProcessedBatch {
     pub packs: usize,
     /// Bytes of these packs.
     pub pack_bytes: usize,
-    /// Other outputs.
+    /// Other outputs, without the audit.
     pub outputs: usize,
+    /// Bytes of the audit.
+    pub audit_bytes: usize,
 }
 
 /// A task to pipe events into.
@@ -185,6 +188,11 @@ impl TopologyDriver {
         self.sandbox.set_level(level);
     }
 
+    /// Sets whether an audit is written. It is, at first.
+    pub fn set_audit(&mut self, mode: AuditMode) {
+        self.sandbox.set_settings(mode.in_hash(self.config.settings_hash));
+    }
+
     /// The wall clock, which is also the append time of every input.
     pub fn now(&self) -> Millis {
         self.now
@@ -296,6 +304,9 @@ impl TopologyDriver {
                         done.pack_bytes += output.body.as_bytes().len();
                         taken.push((*lane, output.body));
                     }
+                    None if output.topic == *self.topology().out_audit() => {
+                        done.audit_bytes += output.body.as_bytes().len();
+                    }
                     None => done.outputs += 1,
                 }
             }
@@ -391,6 +402,7 @@ impl TopologyDriver {
         let mut again = opened(&self.config, self.operators, empty);
         for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {
             again.set_level(first.order.level);
+            again.set_settings(first.order.settings_hash);
             let second = execute(&mut again, input);
             let one = [&first.outputs[..], &first.changelog].concat();
             let other = [&second.outputs[..], &second.changelog].concat();

@@ -20,9 +20,10 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{Fields, with_members};
 use tidewire_schemas::id::{hash128, hex};
 
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::{LocalEmission, TaskOutput};
 use crate::derive::effect_limits::emission_excess;
-use crate::derive::forward::{copy_for, fact, fact_output};
+use crate::derive::forward::{audited_copy, copy_for, fact, fact_output};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, OnFailure, OperatorError};
 use crate::derive::pending_copies::PendingCopy;
@@ -99,6 +100,7 @@ impl Context<'_> {
         let input = Input::new(&event, self.catalogue());
         let found = input.deliveries();
         let deliveries = found.map_err(|error| OperatorError::Failed(error.to_string()))?;
+        self.batch.audit.emitted(&event);
         if (event.account_id, event.key) != (self.account(), self.key) {
             return self.write_fact(&event, &value);
         }
@@ -112,8 +114,10 @@ impl Context<'_> {
         let shared = Bytes::copy_from_slice(if to.others.is_empty() { &[] } else { &value });
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
-            let copy = copy_for(&PendingCopy::of(self.rules, other), shared.clone(), inherited);
+            let to = PendingCopy::of(self.rules, other);
+            let copy = copy_for(&to, shared.clone(), inherited);
             let lane = self.batch.lane_of_fact(inherited.lane);
+            self.batch.audit.add(&AuditItem::Copied(audited_copy(&to, lane)));
             let output = fact_output(self.rules, event.account_id, lane, copy);
             self.write(event.event_type, output);
         }
@@ -202,6 +206,7 @@ impl Context<'_> {
         let value = self.encode(IdSource::Cause, emission);
         let event = EventView::decode(&value)
             .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
+        self.batch.audit.emitted(&event);
         self.write_fact(&event, &value)
     }
 
@@ -229,6 +234,7 @@ impl Context<'_> {
         let inherited = self.next_hop(event.event_type)?;
         let fact = fact(event.key, Bytes::copy_from_slice(value), inherited);
         let lane = self.batch.lane_of_fact(inherited.lane);
+        self.batch.audit.add(&AuditItem::ToKey(lane));
         let output = fact_output(self.rules, event.account_id, lane, fact);
         self.write(event.event_type, output);
         Ok(())
@@ -244,6 +250,7 @@ impl Context<'_> {
         }
         match emission_excess(event.event_type, value.len(), self.batch.caused()) {
             None => {
+                self.batch.audit.add(&AuditItem::ToOperators);
                 let value = Bytes::copy_from_slice(value);
                 self.batch.put_emission(LocalEmission { value, inherited });
             }
@@ -278,6 +285,7 @@ impl Context<'_> {
     /// Writes the latest value of a channel's state key, which `event` caused, to `out.state`.
     pub fn publish(&mut self, event: &EventView<'_>, at: StateKey<'_>, value: &[u8]) {
         let StateKey { channel, state_key } = at;
+        self.batch.audit.add(&AuditItem::ToState(channel, state_key));
         let topology = self.rules.topology;
         let key = [channel, event.account_id, state_key].join("\0");
         let body = Body::new(Some(key.as_bytes()), Some(value), &[]);
@@ -311,6 +319,10 @@ impl Context<'_> {
             Class::Stream if lane == Lane::Critical => topology.out_urgent(),
             Class::Stream => topology.out_stream(),
         };
+        self.batch.audit.add(&match lane {
+            Lane::Critical => AuditItem::ToUrgentChannel(&to.channel),
+            _ => AuditItem::ToChannel(&to.channel),
+        });
         let channel = to.channel.as_bytes();
         let body = Body::new(Some(channel), Some(value), &[]);
         let partition = topology.partition_of(channel);
@@ -321,6 +333,7 @@ impl Context<'_> {
 
     /// Adds an entry of a state channel of this kind, or its tombstone.
     pub(super) fn write_state(&mut self, kind: &str, record: Outgoing) {
+        self.batch.audit.state_written(&record);
         self.write(kind, record);
         self.batch.urgent |= self.trigger.is_urgent();
     }

@@ -2,6 +2,8 @@
 
 use tidewire_schemas::id::{hash128, hex};
 
+use crate::derive::audit::layout::{AuditCause, CalledFor};
+use crate::derive::audit::timer_link;
 use crate::derive::failure::CommitFailure;
 use crate::derive::operate::{MadeByTask, fire};
 use crate::derive::operator::Rules;
@@ -69,6 +71,8 @@ impl RunningTask {
             self.batch.counts.timers += 1;
             if due.operator == LIVES {
                 if let Some(gone) = end_life(rules, &mut self.state, &due.key, settled)? {
+                    self.batch.audit.begin(rules.audit, AuditCause::EndOfLife, due.at);
+                    self.batch.audit.state_written(&gone);
                     self.batch.emit(gone);
                 }
             } else {
@@ -105,6 +109,8 @@ impl RunningTask {
     ) -> Result<(), CommitFailure> {
         let operator = rules.operators.iter().find(|o| o.number() == due.operator);
         let decoded = TimerCause::decode(stored);
+        let fired = AuditCause::Timer(audited(due, decoded.as_ref()));
+        self.batch.audit.begin(rules.audit, fired, due.at);
         let failed = match (operator, &decoded) {
             (Some(operator), Some(cause)) => {
                 let subject = Subject::of_timer(cause, due.at);
@@ -127,4 +133,10 @@ impl RunningTask {
         self.put_derived(rules, MadeByTask { time: due.at, id: &id, body: &body }, failed);
         Ok(())
     }
+}
+
+/// A timer as the audit names it.
+fn audited<'a>(due: &DueTimer, cause: Option<&'a TimerCause>) -> CalledFor<'a> {
+    let (account, entity) = cause.map_or(("", ""), |cause| (&cause.account, &cause.entity));
+    CalledFor { operator: due.operator, link: timer_link(&due.stored), account, entity }
 }

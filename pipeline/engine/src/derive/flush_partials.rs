@@ -14,6 +14,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use tidewire_schemas::id::{hash128, hex};
 
+use crate::derive::audit::layout::{AuditCause, CalledFor};
+use crate::derive::audit::part_link;
 use crate::derive::failure::CommitFailure;
 use crate::derive::operate::MadeByTask;
 use crate::derive::operator::{Flow, Operator, OperatorError, Rules};
@@ -123,6 +125,11 @@ impl RunningTask {
             let named = [&[table.0], &key[..]].concat();
             let body = Body::new(Some(&named), Some(&value), &[(TIME, &stated)]);
             self.batch.begin_cause();
+            let row = PartKey::decode(&key);
+            let account = row.as_ref().map_or("", |row| &row.account);
+            let (operator_number, link) = (operator.number(), part_link(table, &key));
+            let part = CalledFor { operator: operator_number, link, account, entity: "" };
+            self.batch.audit.begin(rules.audit, AuditCause::Update(part), time);
             if let Err(failed) = self.send_part(rules, operator, &body)? {
                 let id = hex(&part_id(self.partition.0, operator, &body));
                 self.put_derived(rules, MadeByTask { time, id: &id, body: &body }, failed);

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use crate::derive::audit::layout::AuditedCopy;
 use crate::derive::batch::TaskOutput;
 use crate::derive::operator::Rules;
 use crate::derive::pending_copies::PendingCopy;
@@ -19,7 +20,7 @@ use crate::topology::Lane;
 /// The key of a forwarded copy, and the operators it is for.
 pub(super) struct ForwardedTo<'a> {
     pub(super) key: &'a str,
-    numbers: &'a [u8],
+    pub(super) numbers: &'a [u8],
 }
 
 impl<'a> ForwardedTo<'a> {
@@ -70,4 +71,9 @@ pub(super) fn fact_output(
     let partition = rules.topology.entity_partition(account, key);
     let to = TopicPartition::new(rules.topology.lane(lane), partition);
     TaskOutput::Fact { to, fact }
+}
+
+/// A copy as the audit names it.
+pub(super) fn audited_copy(copy: &PendingCopy, lane: Lane) -> AuditedCopy<'_> {
+    AuditedCopy { key: &copy.key, lane, operators: &copy.operators }
 }

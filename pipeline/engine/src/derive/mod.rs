@@ -35,6 +35,7 @@ mod driver;
 mod memory_store;
 mod sandbox;
 
+pub mod audit;
 pub mod dedup;
 mod delivery;
 mod effect_limits;
@@ -68,6 +69,7 @@ pub mod source_changes;
 pub mod source_offsets;
 mod timer_cause;
 
+pub use audit::{AuditMode, PART_MAX_BYTES};
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS};
 pub use driver::{ProcessedBatch, START, TopologyDriver};

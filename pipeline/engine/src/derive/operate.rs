@@ -23,12 +23,13 @@ use tidewire_schemas::id::{hash128, hex};
 
 use crate::dead_letters::operator_failure::{FailedCause, RequeuedFor, TriggerKind};
 use crate::dead_letters::record::{Diagnosis, SourceAddress, dead_letter_of};
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::LocalEmission;
 use crate::derive::delivery::ChannelDelivery;
 use crate::derive::effect_limits::cause_fits;
 use crate::derive::emit::{MAX_HOPS, amended_value};
 use crate::derive::failure::CommitFailure;
-use crate::derive::forward::{ForwardedTo, copy_for, fact, fact_output};
+use crate::derive::forward::{ForwardedTo, audited_copy, copy_for, fact, fact_output};
 use crate::derive::input::Input;
 use crate::derive::operator::{Context, Flow, OnFailure, Operator, Rules};
 use crate::derive::operator_call::{RolledBackCall, call, numbered};
@@ -63,6 +64,7 @@ impl RunningTask {
         event: &EventView<'_>,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.event(event, hops_of(taken.lane, taken.record));
         let whole = (self.state.savepoint(), self.batch.savepoint());
         let input = Input::new(event, rules.catalogue);
         let to = self.destinations(rules, &input);
@@ -77,6 +79,7 @@ impl RunningTask {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Duplicate) => {
                     self.batch.counts.duplicates += 1;
+                    self.batch.audit.add(&AuditItem::Duplicate);
                     return Ok(());
                 }
                 Err(failed) if operator.on_failure() == OnFailure::RollBackEvent => {
@@ -116,6 +119,8 @@ impl RunningTask {
         (event, to): (&EventView<'_>, ForwardedTo<'_>),
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.event(event, hops_of(taken.lane, taken.record));
+        self.batch.audit.add(&AuditItem::ForOtherKey(to.key, to.numbers));
         let input = Input::new(event, rules.catalogue);
         let subject = Subject { key: to.key, ..self.subject(&input, taken, event) };
         let (operators, unknown) = to.operators(rules);
@@ -136,6 +141,7 @@ impl RunningTask {
     /// Processes what the current event or timer has emitted for operators of its own key.
     pub(super) fn process_emissions(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         while let Some(emission) = self.batch.next_emission() {
+            self.batch.audit.add(&AuditItem::NextEmission);
             let event = EventView::decode(&emission.value).expect("an operator has encoded it");
             let input = Input::new(&event, rules.catalogue);
             let to = self.destinations(rules, &input);
@@ -195,11 +201,14 @@ impl RunningTask {
             let fact = copy_for(copy, shared.clone(), inherited);
             if !cause_fits(fact.size(), self.batch.caused()) {
                 let body = pending_record(rules, &copies[done..], (event.key, value), inherited);
+                let names = operator_names(rules, &copies[done..]);
+                self.batch.audit.add(&AuditItem::FurtherCopies(&names));
                 let (topic, partition) = (rules.topology.facts().clone(), self.partition);
                 let record = Outgoing { topic, partition, body: pack_of_record(&body) };
                 return self.batch.emit_caused(record.into());
             }
             let lane = self.batch.lane_of_fact(inherited.lane);
+            self.batch.audit.add(&AuditItem::Forwarded(audited_copy(copy, lane)));
             self.batch.emit_caused(fact_output(rules, event.account_id, lane, fact));
         }
     }
@@ -241,6 +250,7 @@ impl RunningTask {
             self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
             return Ok(());
         };
+        self.batch.audit.event(&event, hops_of(taken.lane, taken.record));
         let trigger = Trigger::of(taken.lane, taken.record, &event);
         let subject = Subject { trigger, key: event.key, time: taken.time };
         // Those of a critical event too: what waited once is not urgent any more.
@@ -258,6 +268,7 @@ impl RunningTask {
         requeued: RequeuedFor<'_>,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
+        self.batch.audit.add(&AuditItem::Requeued(requeued.operator));
         if requeued.trigger == Some(TriggerKind::Copies) {
             return self.write_pending(rules, taken);
         }
@@ -305,6 +316,7 @@ impl RunningTask {
                 return Ok(());
             }
         };
+        self.batch.audit.event(&event, hops_of(taken.lane, taken.record));
         let input = Input::new(&event, rules.catalogue);
         let mut subject = self.subject(&input, taken, &event);
         if let Some(to) = ForwardedTo::of(taken.lane, taken.record) {
@@ -395,7 +407,9 @@ impl RunningTask {
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
         let LaneRecord { record, entry, .. } = taken;
         let from = SourceAddress { at: &self.lanes[taken.lane.index()], record, entry };
-        self.batch.put_dead_letter(dead_letter_of(rules.topology, from, diagnosis));
+        let letter = dead_letter_of(rules.topology, from, diagnosis);
+        self.batch.audit.dead_letter(reason.as_str(), &letter, detail);
+        self.batch.put_dead_letter(letter);
     }
 
     fn destinations(&mut self, rules: Rules<'_>, input: &Input<'_>) -> Destinations {

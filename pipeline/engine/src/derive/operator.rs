@@ -15,6 +15,8 @@ use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::EventView;
 
 use crate::derive::accepted_id::AcceptedId;
+use crate::derive::audit::layout::AuditItem;
+use crate::derive::audit::{AuditMode, timer_link, update_link};
 use crate::derive::batch::TaskBatch;
 use crate::derive::effect_limits::{row_excess, row_fits};
 use crate::derive::id_filter::IdFilter;
@@ -120,6 +122,7 @@ pub(super) struct Rules<'a> {
     pub(super) catalogue: &'static Catalogue,
     pub(super) operators: &'static [&'static dyn Operator],
     pub(super) plan: &'a OperatorPlan,
+    pub(super) audit: AuditMode,
 }
 
 /// The routing plan of a build with these operators. Panics if one of them contradicts the
@@ -285,6 +288,9 @@ impl Context<'_> {
             return Ok(());
         }
         let timer = self.timer(at, own);
+        if self.batch.audit.is_open() {
+            self.batch.audit.add(&AuditItem::TimerSet(at, timer_link(&timer.encode())));
+        }
         let cause = self.trigger.cause_of(self.key, kind, timer);
         Ok(self.timers.of_kind(kind).set_for(self.state, timer, &cause)?)
     }
@@ -310,6 +316,9 @@ impl Context<'_> {
         let cause = self.trigger.cause_of_update(number, self.key, own);
         let mark = Mark::new((number, own), cause, self.time);
         if row_fits(&mark.key, &[]) {
+            if self.batch.audit.is_open() {
+                self.batch.audit.add(&AuditItem::Marked(update_link(&mark.key)));
+            }
             self.batch.mark(mark);
         } else {
             self.exceed(INTERVALS.spec.table, &mark.key, &[]);

@@ -25,6 +25,7 @@ use crate::dead_letters::operator_failure::{
     FailedCause, OperatorFailure, TriggerKind, operator_dead_letter,
 };
 use crate::dead_letters::record::Diagnosis;
+use crate::derive::audit::layout::AuditItem;
 use crate::derive::batch::TaskBatch;
 use crate::derive::operator::{Context, Flow, Operator, OperatorError};
 use crate::derive::timer_cause::TimerCause;
@@ -54,6 +55,7 @@ pub(super) fn call(
     act: impl FnOnce(&mut Context<'_>) -> Result<Flow, OperatorError>,
 ) -> Result<Result<Flow, RolledBackCall>, StoreError> {
     let savepoint = (context.state.savepoint(), context.batch.savepoint());
+    context.batch.audit.add(&AuditItem::Called(context.operator.number()));
     let called = catch_unwind(AssertUnwindSafe(|| act(&mut context)));
     let why = match called {
         Ok(Ok(flow)) => match context.excess.take() {
@@ -153,6 +155,7 @@ impl RolledBackCall {
         let failure = OperatorFailure { operator: name, trigger, account, emission: emitted };
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail: &why };
         let letter = operator_dead_letter(topology, cause, failure, diagnosis);
+        batch.audit.failed(name, &letter, &why);
         // A metric has a value per operator of this build, one for copies, one for all others.
         let counted = match operator {
             Cow::Borrowed(name) => name,

@@ -21,6 +21,8 @@ use std::marker::PhantomData;
 
 use tidewire_schemas::fields::FieldWriter;
 
+use crate::derive::audit::layout::AuditItem;
+use crate::derive::audit::part_link;
 use crate::derive::operator::{Context, OperatorError};
 use crate::derive::partial_decl::{PARTIALS, PartialDecl, PartialSpec};
 use crate::derive::partial_rows::{HEAD, Part, PartKey, PartialHead};
@@ -129,6 +131,9 @@ impl<K: PartialKey, V: PartialValue> Partial<K, V> {
         put_value(&sum, context.level, &mut stored);
         part.value = stored.into();
         context.put(table, &row, &part.encode());
+        if context.batch.audit.is_open() {
+            context.batch.audit.add(&AuditItem::Marked(part_link(table, &row)));
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use tidewire_schemas::envelope::Reason;
 use tidewire_schemas::event::EventView;
 
 use crate::dead_letters::operator_failure::RequeuedFor;
+use crate::derive::audit::layout::{AuditCause, AuditItem};
 use crate::derive::batch::TaskBatch;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
@@ -200,15 +201,19 @@ impl RunningTask {
         Ok(STEP_RECORDS)
     }
 
-    /// Adds a record to the batch and moves the lane's time.
+    /// Adds a record to the batch, begins its audit, and moves the lane's time.
     pub(super) fn take<'a>(
         &mut self,
+        rules: Rules<'_>,
         taken: &TakenRecord<'a>,
         stated: Option<&Verdict>,
     ) -> LaneRecord<'a> {
         let TakenRecord { lane, record, entry } = *taken;
         self.batch.take(lane, record.offset);
         let time = append_time(lane, record, stated);
+        let cause = AuditCause::Record { lane, offset: record.offset, entry };
+        self.batch.audit.begin(rules.audit, cause, time);
+        stated.into_iter().for_each(|verdict| self.batch.audit.verdict(verdict));
         self.times.consume(lane, time);
         if self.settle_from == Millis::default() {
             self.settle_from = time;
@@ -234,7 +239,8 @@ impl RunningTask {
     ) -> Result<(), CommitFailure> {
         let TakenRecord { lane, record, .. } = *taken;
         let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
-        let taken = self.take(taken, verdict.as_ref().ok().and_then(Option::as_ref));
+        let stated = verdict.as_ref().ok().and_then(Option::as_ref);
+        let taken = self.take(rules, taken, stated);
         // It has the verdict of its first time, by which it would be a copy.
         let fact = (lane == Lane::Facts).then_some(&record.body);
         if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
@@ -252,6 +258,7 @@ impl RunningTask {
             && self.sources.take(&mut self.state, lane, &verdict.source)? == Occurrence::Copy
         {
             self.batch.counts.copies += 1;
+            self.batch.audit.add(&AuditItem::SecondCopy);
             return Ok(());
         }
         let Some(value) = record.body.value() else {
@@ -380,9 +387,9 @@ impl RunningTask {
         Ok(())
     }
 
-    /// Bytes of uncommitted outputs and state changes.
+    /// Bytes of uncommitted outputs, of their audit and of state changes.
     pub(super) fn uncommitted_bytes(&self) -> usize {
-        self.batch.bytes() + self.state.uncommitted_bytes()
+        self.batch.bytes() + self.batch.audit.bytes() + self.state.uncommitted_bytes()
     }
 
     /// The append time of a lane's next fetched record.

@@ -4,6 +4,7 @@
 //! nothing else. A caller that has all four can execute the task's transactions again. The sandbox
 //! runs the same [`RunningTask`] as production and cannot write anything but its store.
 
+use crate::derive::audit::AuditMode;
 use crate::derive::commit::{order_record, put_changelog};
 use crate::derive::derive_loop::{DeriveConfig, HAND_OVER_BYTES};
 use crate::derive::failure::CommitFailure;
@@ -99,6 +100,11 @@ impl Sandbox {
         self.running.level = level.min(self.tables.highest_level());
     }
 
+    /// Sets the hash of the settings in force, and with it whether an audit is written.
+    pub(crate) fn set_settings(&mut self, hash: u64) {
+        self.config.settings_hash = hash;
+    }
+
     /// The time, records of the open transaction included.
     pub(crate) fn times(&self) -> LaneTimes {
         self.running.times
@@ -149,9 +155,10 @@ impl Sandbox {
             Executed { order: OrderRecord::default(), outputs: Vec::new(), changelog: Vec::new() };
         let in_force = rules(&self.config, self.operators, &self.plan);
         self.running.commit_updates(in_force).map_err(stopped)?;
+        let topology = &self.config.topology;
+        self.running.batch.seal_audit(topology.out_audit(), self.running.partition);
         self.running.batch.take_all_outputs(&mut executed.outputs);
         self.running.seal();
-        let topology = &self.config.topology;
         put_changelog(&self.running, topology, &self.tables, &mut executed.changelog);
         executed.order = order_record(&mut self.running, &self.config);
         self.running.apply(rules(&self.config, self.operators, &self.plan), &[]);
@@ -173,7 +180,8 @@ impl Sandbox {
 }
 
 fn rules<'a>(config: &'a DeriveConfig, operators: Operators, plan: &'a OperatorPlan) -> Rules<'a> {
-    Rules { topology: &config.topology, catalogue: config.catalogue, operators, plan }
+    let audit = AuditMode::of(config.settings_hash);
+    Rules { topology: &config.topology, catalogue: config.catalogue, operators, plan, audit }
 }
 
 fn stopped(failure: CommitFailure) -> EngineError {

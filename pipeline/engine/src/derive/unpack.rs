@@ -48,7 +48,7 @@ impl RunningTask {
                 self.process_entry(rules).map(drop)
             }
             Err(error) => {
-                let taken = self.take(&whole, None);
+                let taken = self.take(rules, &whole, None);
                 self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
                 Ok(())
             }

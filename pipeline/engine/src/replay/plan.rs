@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidewire_schemas::time::format_rfc3339;
 
+use crate::derive::AuditMode;
 use crate::derive::order::OrderRecord;
 use crate::port::Isolation;
 use crate::record::{Millis, Offset, Record, TopicPartition};
@@ -72,16 +73,22 @@ struct BuildIdentity {
     catalogue_hash: u64,
 }
 
+/// The hash of settings without the mode of the audit, which a replay takes from each transaction.
+fn without_audit(settings_hash: u64) -> u64 {
+    AuditMode::On.in_hash(settings_hash)
+}
+
 impl BuildIdentity {
     fn of(order: &OrderRecord) -> Self {
         let OrderRecord { build, settings_hash, catalogue_hash, .. } = order;
-        let (settings_hash, catalogue_hash) = (*settings_hash, *catalogue_hash);
+        let (settings_hash, catalogue_hash) = (without_audit(*settings_hash), *catalogue_hash);
         Self { build: build.clone(), settings_hash, catalogue_hash }
     }
 
     fn current(task: &TaskSpec) -> Self {
         let build = task.build.clone();
-        let (settings_hash, catalogue_hash) = (task.settings_hash, task.catalogue.hash());
+        let settings_hash = without_audit(task.settings_hash);
+        let catalogue_hash = task.catalogue.hash();
         Self { build, settings_hash, catalogue_hash }
     }
 

@@ -13,9 +13,10 @@
 //!   topics have no layout record.
 //! * 2: lanes partitioned by account and key, `control` and `catalogues` with one partition.
 //! * 3: timers by account and entity; facts without an id in `order`, and copies for other keys.
-//! * 4: facts and copies in packs, lists of copies that are still to be written, the cause of an act
-//!   that waits, timers of leases, of partials and of what expires in tables of their own, the
-//!   intervals of updates in packs, and a user's notifications in pages.
+//! * 4: facts and copies in packs, lists of copies that are still to be written, the cause of an
+//!   act that waits, timers of leases, of partials and of what expires in tables of their own, the
+//!   intervals of updates in packs, a user's notifications in pages, and the audit of a transaction
+//!   as one of its outputs, in `out.audit`.
 //!
 //! The number is raised with every change of the lanes, of `order` or of state that a former build
 //! or a former history would be read wrongly with.

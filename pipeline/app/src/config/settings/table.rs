@@ -231,6 +231,14 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "derive.audit",
+        default: "on",
+        accepts: "on, off",
+        roles: DERIVE,
+        meaning: "write what each event has caused to out.audit, which `tidewire explain` reads",
+        ..BASE
+    },
+    Setting {
         key: "gateway.ring_bytes",
         default: "64 MiB",
         accepts: "1 MiB to 64 GiB",

@@ -104,7 +104,8 @@ fn reason(text: &str) -> Result<String, String> {
     Err(format!("there is no reason {text:?}; give one of {}", known.join(", ")))
 }
 
-fn time(name: &str, text: &str) -> Result<Millis, String> {
+/// A time of a parameter: RFC 3339, or milliseconds since 1970.
+pub(crate) fn time(name: &str, text: &str) -> Result<Millis, String> {
     let time = parse_rfc3339(text).or_else(|| text.parse().ok());
     time.map(Millis).ok_or_else(|| {
         format!(
@@ -126,7 +127,7 @@ fn boolean(name: &str, text: &str) -> Result<bool, String> {
 }
 
 /// Parameters as a query string.
-pub(super) fn query_string(parameters: &[(String, String)]) -> String {
+pub(crate) fn query_string(parameters: &[(String, String)]) -> String {
     let mut out = String::new();
     for (name, text) in parameters {
         out.push(if out.is_empty() { '?' } else { '&' });

@@ -218,7 +218,8 @@ mod tests {
         for unknown in ["78", "idz", "256", ""] {
             let text = find(unknown).expect_err("unknown");
             let expected = "; there are: timers (0), ids (1), sources (2), intervals (3), \
-                            leases (4), expiries (5)";
+                            leases (4), expiries (5), flushes (6), skipped (8), \
+                            skipped.windows (9)";
             assert_eq!(text, format!("there is no table {unknown}{expected}"));
         }
     }

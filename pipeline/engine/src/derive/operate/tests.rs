@@ -12,6 +12,7 @@ use crate::dead_letters::operator_failure::{
     FailedCause, OperatorFailure, TriggerKind, operator_dead_letter,
 };
 use crate::dead_letters::record::Diagnosis;
+use crate::derive::audit::layout::{AuditItem, AuditPart};
 use crate::derive::dedup::{Dedup, IDS};
 use crate::derive::effect_limits::{CAUSE_MAX_BYTES, URGENT_FACTS_MAX};
 use crate::derive::forward::fact;
@@ -258,6 +259,24 @@ fn copies_beyond_what_one_event_may_cause_are_written_by_further_transactions() 
     assert_eq!(runs(&mut driver, 0, "p", "post.created"), 1);
     assert!(driver.read_dead_letters().is_empty());
     driver.replay().expect("the same again");
+    let topic = driver.topology().out_audit().clone();
+    let (mut keys, mut lists, mut requeued) = (Vec::new(), 0, 0);
+    for body in driver.read_output(&topic) {
+        let part = AuditPart::decode(body.value().expect("a value")).expect("its own encoding");
+        for item in part.entries.iter().flat_map(|entry| &entry.items) {
+            match item {
+                AuditItem::Forwarded(copy) => keys.push(copy.key.to_owned()),
+                AuditItem::FurtherCopies(_) => lists += 1,
+                AuditItem::Requeued(_) => requeued += 1,
+                _ => {}
+            }
+        }
+    }
+    let written = keys.len();
+    keys.sort();
+    keys.dedup();
+    assert!(keys.len() == written && written > 100, "{written} copies, {} keys", keys.len());
+    assert!(lists == requeued && lists > 0, "{lists} lists, {requeued} of them went on");
 }
 
 /// How many records were written to the two lanes of facts, the urgent one first.

@@ -11,8 +11,10 @@ use tidewire_schemas::event::{Event, EventView};
 
 use super::*;
 use crate::dead_letters::{DeadLetter, destination, requeued_record};
+use crate::derive::audit::layout::{AuditCause, AuditPart};
 use crate::derive::dedup::Dedup;
 use crate::derive::stores::KeyValue;
+use crate::derive::timers::FLUSHES;
 use crate::derive::{Events, Flow, Input, Operator, START, TopologyDriver};
 use crate::record::{Body, Offset, Partition, Record};
 use crate::topology::Lane;
@@ -238,11 +240,46 @@ fn what_is_added_within_an_interval_is_sent_once_to_the_owner_of_each_key() {
     assert_eq!(described(&parts), wanted);
     assert_eq!(parts[0].header("tw-hops"), Some(&[1][..]), "a part costs a hop");
     assert_eq!(parts[0].header("tw-time"), Some(&START.0.to_be_bytes()[..]), "of its causes");
-    assert_eq!((kept(&mut driver), driver.all(Table(6)).len()), (0, 0), "nothing is left");
+    assert_eq!((kept(&mut driver), driver.all(Table(3)).len()), (0, 0), "nothing is left");
     parts.into_iter().for_each(|part| driver.pipe_fact(Lane::Facts, &part));
     driver.advance_wall_clock_time(10 * INTERVAL_MS);
     assert_eq!(sent(&mut driver), [], "nothing was added");
     assert_eq!(totals(&mut driver), counted(&[("acc sea", 3), ("acc wind", 1)]));
+    driver.replay().expect("the same again");
+}
+
+#[test]
+fn the_audit_links_what_is_added_to_the_part_that_is_sent() {
+    let mut driver = driver();
+    let topic = driver.topology().out_audit().clone();
+    let links = |driver: &mut TopologyDriver| {
+        let (mut added, mut sent) = (Vec::new(), Vec::new());
+        for body in driver.read_output(&topic) {
+            let part = AuditPart::decode(body.value().expect("a value")).expect("its own encoding");
+            for entry in part.entries {
+                if let AuditCause::Update(of) = entry.cause {
+                    assert_eq!((of.operator, of.account, of.entity), (60, "acc", ""));
+                    assert!(entry.items.contains(&AuditItem::ToKey(Lane::Facts)));
+                    sent.push(of.link);
+                }
+                added.extend(entry.items.iter().filter_map(|item| match item {
+                    AuditItem::Marked(link) => Some(*link),
+                    _ => None,
+                }));
+            }
+        }
+        (added, sent)
+    };
+    driver.pipe_input(&line("e-1", "sea wind"));
+    driver.pipe_input(&line("e-2", "sea"));
+    let (added, sent) = links(&mut driver);
+    assert!(added.len() == 3 && added[0] != added[1] && added[0] == added[2], "{added:?}");
+    assert!(sent.is_empty());
+    driver.advance_wall_clock_time(INTERVAL_MS);
+    assert_eq!(links(&mut driver), (vec![], added[..2].to_vec()));
+    driver.pipe_input(&line("e-3", "sea"));
+    let (later, _) = links(&mut driver);
+    assert_ne!(later[0], added[0], "it is another part");
     driver.replay().expect("the same again");
 }
 
@@ -309,7 +346,8 @@ fn a_flush_sends_some_parts_per_tick_until_none_is_left() {
     driver.advance_wall_clock_time(1);
     assert_eq!((kept(&mut driver), sent(&mut driver).len()), (0, 2_500));
     let flushes = driver.last_order().expect("a tick");
-    assert_eq!((flushes.outputs, flushes.ticks.len()), (500, 1), "after two of 1,000 each");
+    let parts = "500 parts and their audit, after two of 1,000 each";
+    assert_eq!((flushes.outputs, flushes.ticks.len()), (501, 1), "{parts}");
     driver.replay().expect("the same again");
 }
 
@@ -349,7 +387,7 @@ fn a_task_keeps_at_most_ten_thousand_parts_and_loses_none() {
     assert!(kept(&mut driver) <= 2_000, "all but what was added since the last flush");
     driver.advance_wall_clock_time(INTERVAL_MS);
     assert_eq!((early + sent(&mut driver).len(), kept(&mut driver)), (40 * 500, 0));
-    assert_eq!(driver.all(Table(6)), [], "no timer is left");
+    assert_eq!(driver.all(Table(3)), [], "no timer is left");
     driver.replay().expect("the same again");
 }
 
@@ -424,10 +462,10 @@ fn parts_of_another_build_wait_for_it() {
     let mut before = driver();
     before.pipe_input(&line("e-1", "sea"));
     let mut other = TopologyDriver::with_catalogue(&[&Dedup], &CATALOGUE);
-    let (timer, value) = before.all(Table(6)).remove(0);
-    other.put(Table(6), &timer, &value);
+    let (timer, value) = before.all(FLUSHES.spec.table).remove(0);
+    other.put(FLUSHES.spec.table, &timer, &value);
     other.advance_wall_clock_time(INTERVAL_MS);
-    let (moved, _) = other.all(Table(6)).remove(0);
+    let (moved, _) = other.all(FLUSHES.spec.table).remove(0);
     assert!(moved > timer && moved[8..] == timer[8..], "{moved:?}");
     let topic = other.topology().dead_letters().clone();
     assert_eq!(other.read_output(&topic), []);
