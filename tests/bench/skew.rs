@@ -67,8 +67,8 @@ impl Skew {
                 Self::Post => (0, 0),
             };
             let event = format!(
-                "{{\"event_id\":\"l-{n}\",\"event_type\":\"post.liked\",\"account_id\":\"load{account}\",\
-                 \"data\":{{\"post_id\":\"p{post}\",\"user_id\":\"u{n}\",\"author_id\":\"a{post}\"}}}}"
+                "{{\"event_id\":\"l-{n}\",\"event_type\":\"post.liked\",\
+                 \"account_id\":\"load{account}\",\"data\":{{\"post_id\":\"p{post}\",\"user_id\":\"u{n}\",\"author_id\":\"a{post}\"}}}}"
             );
             body.extend_from_slice(event.as_bytes());
         })

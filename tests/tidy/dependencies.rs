@@ -27,6 +27,7 @@ const ENGINE_USES: &[&str] = &[
     "serde_json",
     "thiserror",
     "tracing",
+    "hashbrown",
     "xxhash-rust",
     "memchr",
     "smallvec",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! read  ─▶ row in memory   uncommitted: the write of the open transaction, undone if it aborts
-//!                          committed:   not yet written, handed to the writer, or as the store has it
+//!                          committed:   not yet written, handed to the writer, or in the store
 //!          store           as of the newest written batch
 //! ```
 //!

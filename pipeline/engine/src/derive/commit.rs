@@ -44,8 +44,8 @@ const FACTS_BEHIND_MAX_BYTES: u64 = 64 << 20;
 /// records and facts are processed.
 const FACTS_BEHIND_LIMIT_BYTES: u64 = 4 * FACTS_BEHIND_MAX_BYTES;
 
-/// Bytes of facts of critical records that may wait for a task; with more, only facts are processed.
-/// A critical record may bring several, and has the same share as they.
+/// Bytes of facts of critical records that may wait for a task; with more, only facts are
+/// processed. A critical record may bring several, and has the same share as they.
 const URGENT_FACTS_BEHIND_MAX_BYTES: u64 = FACTS_BEHIND_MAX_BYTES;
 
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.

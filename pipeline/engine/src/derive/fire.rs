@@ -82,8 +82,8 @@ impl RunningTask {
         Ok(self.timers.expiries.advance(&mut self.state)?)
     }
 
-    /// Flushes the partials that are due by the latest time. A lane with a backlog does not hold them
-    /// up, since totals are added up.
+    /// Flushes the partials that are due by the latest time. A lane with a backlog does not hold
+    /// them up, since totals are added up.
     fn end_partials(&mut self, rules: Rules<'_>) -> Result<(), CommitFailure> {
         let (latest, before) = (self.times.latest(), self.batch.bytes());
         for due in self.timers.flushes.due(&mut self.state, latest, MAX_TIMERS_PER_TICK)? {

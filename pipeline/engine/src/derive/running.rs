@@ -1,7 +1,7 @@
 //! A running task: processes records by lane scheduling and passes them through the operators.
 //!
-//! Everything a step changes is in the batch or uncommitted in the state until the log has committed
-//! it: `discard` rolls back to the last commit, `apply` promotes the batch.
+//! Everything a step changes is in the batch or uncommitted in the state until the log has
+//! committed it: `discard` rolls back to the last commit, `apply` promotes the batch.
 //!
 //! A task's time is that of its lanes (`lane_times.rs`): records and ticks move it, and timers fire
 //! by the slowest lane.
@@ -221,8 +221,8 @@ impl RunningTask {
         LaneRecord { lane, record, entry, time }
     }
 
-    /// Processes a whole record, or an entry of a pack, and sends what can't wait of the totals that
-    /// it adds to.
+    /// Processes a whole record, or an entry of a pack, and sends what can't wait of the totals
+    /// that it adds to.
     pub(super) fn process_one(
         &mut self,
         rules: Rules<'_>,
@@ -285,8 +285,8 @@ impl RunningTask {
     }
 
     /// Bytes of a lane that wait for this task in the log and can be read, as far as it is known
-    /// without asking: those behind an open transaction can't. A log counts records, so each of them
-    /// counts as many bytes as those that were last fetched of its lane, on average.
+    /// without asking: those behind an open transaction can't. A log counts records, so each of
+    /// them counts as many bytes as those that were last fetched of its lane, on average.
     pub(super) fn behind_bytes(&self, lane: Lane, member: &mut dyn Member) -> u64 {
         let left = member.backlog(self.slots[lane.index()]);
         let left = left.filter(|left| !left.open_transaction);

@@ -21,8 +21,8 @@ pub fn highest_level(operators: &[&dyn Operator]) -> ValueLevel {
     TaskTables::of(operators).highest_level()
 }
 
-/// The state of a task over an opened store. Accepted ids are rarely looked up twice, so they are in
-/// memory only until they are written.
+/// The state of a task over an opened store. Accepted ids are rarely looked up twice, so they are
+/// in memory only until they are written.
 pub(super) fn task_state(store: Box<dyn Store>) -> TaskState {
     TaskState::new(store).without_cache(IDS)
 }

@@ -5,7 +5,7 @@
 //!            places of the newest notifications: the open page
 //! table 121  account · user · notification id → the event that created it, when it was read; its
 //!            entry in the channel, while it is listed
-//! table 122  account · user · place of the first → the places of older notifications: a closed page
+//! table 122  account · user · place of the first → the places of older ones: a closed page
 //! table 123  account · user · notification id → when it was read, before it was created
 //! notifications:{user}  {user} → notification.unread_changed
 //!                       n/{notification id} → notification.created with `read`, of the newest 50
@@ -45,7 +45,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use page::{Page, Place};
+use page::{Place, PlacePage};
 use state::{DAY_MS, Known, ReadMark, UserState};
 
 /// Notifications of a user that are remembered.
@@ -76,7 +76,7 @@ const USERS: KeyValue<User, UserState> = KeyValue::new(120, "unread.users");
 
 const KNOWN: KeyValue<(String, String, String), Known> = KeyValue::new(121, "unread.known");
 
-const PAGES: KeyValue<(User, Place), Page> = KeyValue::new(122, "unread.pages");
+const PAGES: KeyValue<(User, Place), PlacePage> = KeyValue::new(122, "unread.pages");
 
 const MARKS: KeyValue<(User, String), ReadMark> = KeyValue::new(123, "unread.marks");
 

@@ -240,7 +240,11 @@ fn what_is_added_within_an_interval_is_sent_once_to_the_owner_of_each_key() {
     assert_eq!(described(&parts), wanted);
     assert_eq!(parts[0].header("tw-hops"), Some(&[1][..]), "a part costs a hop");
     assert_eq!(parts[0].header("tw-time"), Some(&START.0.to_be_bytes()[..]), "of its causes");
-    assert_eq!((kept(&mut driver), driver.all(Table(3)).len()), (0, 0), "nothing is left");
+    assert_eq!(
+        (kept(&mut driver), driver.all(FLUSHES.spec.table).len()),
+        (0, 0),
+        "nothing is left"
+    );
     parts.into_iter().for_each(|part| driver.pipe_fact(Lane::Facts, &part));
     driver.advance_wall_clock_time(10 * INTERVAL_MS);
     assert_eq!(sent(&mut driver), [], "nothing was added");
@@ -387,7 +391,7 @@ fn a_task_keeps_at_most_ten_thousand_parts_and_loses_none() {
     assert!(kept(&mut driver) <= 2_000, "all but what was added since the last flush");
     driver.advance_wall_clock_time(INTERVAL_MS);
     assert_eq!((early + sent(&mut driver).len(), kept(&mut driver)), (40 * 500, 0));
-    assert_eq!(driver.all(Table(3)), [], "no timer is left");
+    assert_eq!(driver.all(FLUSHES.spec.table), [], "no timer is left");
     driver.replay().expect("the same again");
 }
 

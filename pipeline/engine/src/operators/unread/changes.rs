@@ -4,7 +4,7 @@ use tidewire_schemas::channel::encode_id;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{FieldWriter, Fields, Truth, with_members};
 
-use super::order::Listing;
+use super::order::ListedPlace;
 use super::page::Held;
 use super::state::{Known, ReadMark};
 use super::{CHANNEL, HELD_MAX, ID_MAX_BYTES, KNOWN, MARKS, MARKS_MAX, Notifications, User};
@@ -45,7 +45,7 @@ impl Notifications<'_, '_> {
         let mut new = Known { stamp, appended, read, entry: None };
         let is_unread = new.is_unread(self.state.read_up_to);
         self.state.unread += u32::from(is_unread);
-        if self.insert(Held { time: place.0, id, appended })? == Listing::Listed {
+        if self.insert(Held { time: place.0, id, appended })? == ListedPlace::Listed {
             let entry = entry_of(event).ok_or_else(|| unreadable(id))?;
             match is_unread {
                 true => self.publish(id, &entry)?,

@@ -12,14 +12,14 @@
 //! The oldest notification of a full user is dropped with each new one. It stays in its page, which
 //! is removed as a whole; the user's row has the number of those that are dropped.
 
-use super::page::{Held, Page, Place};
+use super::page::{Held, Place, PlacePage};
 use super::state::ClosedPages;
 use super::{CLOSED_LEN, HELD_MAX, LISTED_MAX, Notifications, OPEN_MAX, PAGES};
 use crate::derive::OperatorError;
 
 /// Whether a notification is on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listing {
+pub(super) enum ListedPlace {
     Listed,
     NotListed,
 }
@@ -27,13 +27,13 @@ pub(super) enum Listing {
 impl Notifications<'_, '_> {
     /// Adds a notification. If it is one of the newest, it is listed, and the oldest of a full list
     /// leaves it.
-    pub(super) fn insert(&mut self, new: Held<'_>) -> Result<Listing, OperatorError> {
+    pub(super) fn insert(&mut self, new: Held<'_>) -> Result<ListedPlace, OperatorError> {
         self.state.held += 1;
         if self.state.closed.is_some()
             && self.state.open.first().is_some_and(|first| new.place() < first.place())
         {
             self.insert_closed(new)?;
-            return Ok(Listing::NotListed);
+            return Ok(ListedPlace::NotListed);
         }
         let is_full = self.state.listed >= LISTED_MAX;
         let first_listed = self.first_listed();
@@ -46,9 +46,9 @@ impl Notifications<'_, '_> {
             } else {
                 self.state.listed += 1;
             }
-            Listing::Listed
+            ListedPlace::Listed
         } else {
-            Listing::NotListed
+            ListedPlace::NotListed
         };
         self.close_oldest();
         Ok(listing)
@@ -105,13 +105,13 @@ impl Notifications<'_, '_> {
     pub(super) fn ids_of(&mut self, after: i64, up_to: i64) -> Result<Vec<String>, OperatorError> {
         let closed = self.closed_pages()?;
         let pages = closed.iter().map(|(_, page)| page).chain([&self.state.open]);
-        let held = pages.flat_map(Page::iter).filter(|held| after < held.time);
+        let held = pages.flat_map(PlacePage::iter).filter(|held| after < held.time);
         let held = held.take_while(|held| held.time <= up_to);
         Ok(held.map(|held| held.id.to_owned()).collect())
     }
 
     /// The closed pages with their places in keys, without what was dropped from the first.
-    pub(super) fn closed_pages(&mut self) -> Result<Vec<(Place, Page)>, OperatorError> {
+    pub(super) fn closed_pages(&mut self) -> Result<Vec<(Place, PlacePage)>, OperatorError> {
         let Some(ClosedPages { first, dropped }) = self.state.closed.clone() else {
             return Ok(Vec::new());
         };
@@ -196,7 +196,7 @@ impl Notifications<'_, '_> {
     }
 
     /// Stores one of the closed pages, or removes it if it is empty.
-    fn put_closed(&mut self, (at, mut closed): (usize, Vec<(Place, Page)>)) {
+    fn put_closed(&mut self, (at, mut closed): (usize, Vec<(Place, PlacePage)>)) {
         let (key, page) = closed.swap_remove(at);
         let row = (self.user.clone(), key);
         if page.is_empty() {

@@ -1,7 +1,8 @@
 //! The order of a user's notifications, in pages, as it is stored.
 //!
 //! ```text
-//! page  how many (LEB128) · each: event time z · append time minus event time z · id (length, text)
+//! page  how many (LEB128) · each: event time z · append time minus event time z
+//!       · id (length, text)
 //! ```
 //!
 //! `z` is a zigzag LEB128 number. A page is kept encoded: most calls add one at its end, and need
@@ -42,12 +43,12 @@ impl<'a> Held<'a> {
 
 /// Some notifications, in order of their places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct PlacePage {
     count: usize,
     entries: Vec<u8>,
 }
 
-impl Page {
+impl PlacePage {
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -115,7 +116,7 @@ impl Page {
     }
 }
 
-impl<'a> FromIterator<Held<'a>> for Page {
+impl<'a> FromIterator<Held<'a>> for PlacePage {
     /// A page of notifications that are in order.
     fn from_iter<I: IntoIterator<Item = Held<'a>>>(held: I) -> Self {
         let mut page = Self::default();
@@ -127,7 +128,7 @@ impl<'a> FromIterator<Held<'a>> for Page {
     }
 }
 
-impl StoreValue for Page {
+impl StoreValue for PlacePage {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
         out.reserve(self.entries.len() + 4);
         put_varint(out, self.count as u64);
@@ -152,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    fn held(page: &Page) -> Vec<(Place, Millis)> {
+    fn held(page: &PlacePage) -> Vec<(Place, Millis)> {
         page.iter().map(|held| ((held.time, held.id.to_owned()), held.appended)).collect()
     }
 
@@ -162,7 +163,7 @@ mod tests {
             steps in proptest::collection::vec((0..9i64, "[a-c]{0,2}", any::<i64>()), 0..40),
             taken in 0..50usize,
         ) {
-            let (mut page, mut model) = (Page::default(), BTreeMap::new());
+            let (mut page, mut model) = (PlacePage::default(), BTreeMap::new());
             for (time, id, appended) in &steps {
                 let place = (*time, id.clone());
                 let index = model.range(..&place).count();
@@ -181,7 +182,7 @@ mod tests {
             let mut bytes = Vec::new();
             page.put(1, &mut bytes);
             let mut from = FieldDecoder(&bytes);
-            prop_assert_eq!(Page::read(1, &mut from), Some(page.clone()));
+            prop_assert_eq!(PlacePage::read(1, &mut from), Some(page.clone()));
             prop_assert_eq!(from.end(), Some(()));
             let first = page.take_first(taken);
             prop_assert_eq!([held(&first), held(&page)].concat(), all);
@@ -191,7 +192,7 @@ mod tests {
 
         #[test]
         fn damaged_pages_are_refused_without_panic(bytes: Vec<u8>) {
-            let _ = Page::read(1, &mut FieldDecoder(&bytes));
+            let _ = PlacePage::read(1, &mut FieldDecoder(&bytes));
         }
     }
 }

@@ -13,7 +13,7 @@
 //! ```
 
 use crate::derive::stores::{FieldDecoder, Stamp, StoreValue, put_bytes, put_signed};
-use crate::operators::unread::page::{Page, Place};
+use crate::operators::unread::page::{Place, PlacePage};
 use crate::record::{Millis, put_varint};
 
 pub(super) const DAY_MS: i64 = 24 * 3_600_000;
@@ -45,7 +45,7 @@ pub(super) struct UserState {
     /// Where the older notifications begin, which are in pages of their own.
     pub(super) closed: Option<ClosedPages>,
     /// The newest notifications.
-    pub(super) open: Page,
+    pub(super) open: PlacePage,
 }
 
 /// The beginning of the closed pages.
@@ -80,7 +80,7 @@ impl Default for UserState {
             read_up_to: i64::MIN,
             last_day: 0,
             closed: None,
-            open: Page::default(),
+            open: PlacePage::default(),
         }
     }
 }
@@ -148,7 +148,7 @@ impl StoreValue for UserState {
             let first = (from.signed()?, from.text()?.to_owned());
             state.closed = Some(ClosedPages { first, dropped: from.number()? });
         }
-        state.open = Page::read(version, from)?;
+        state.open = PlacePage::read(version, from)?;
         Some(state)
     }
 }

@@ -6,7 +6,7 @@
 
 use tidewire_schemas::id::hash128;
 
-use super::page::{Held, Page};
+use super::page::{Held, PlacePage};
 use super::state::{ClosedPages, DAY_MS, LIFE_MS, READ_MARK_MS, ReadMark, UserState};
 use super::{CHANNEL, MARKS, MARKS_MAX, Notifications, PAGES, USERS};
 use crate::derive::OperatorError;
@@ -50,7 +50,7 @@ impl Notifications<'_, '_> {
         let mut dropped = self.state.closed.as_ref().map_or(0, |closed| closed.dropped);
         let mut first = None;
         for (key, page) in self.closed_pages()? {
-            let kept: Page = page.iter().filter(|held| ends.keeps(end_of(held))).collect();
+            let kept: PlacePage = page.iter().filter(|held| ends.keeps(end_of(held))).collect();
             let row = (self.user.clone(), key);
             if kept.is_empty() {
                 PAGES.remove(self.context, &row);
@@ -70,7 +70,8 @@ impl Notifications<'_, '_> {
     }
 
     fn sweep_open(&mut self, ends: &mut Ends) -> Result<(), OperatorError> {
-        let kept: Page = self.state.open.iter().filter(|held| ends.keeps(end_of(held))).collect();
+        let kept: PlacePage =
+            self.state.open.iter().filter(|held| ends.keeps(end_of(held))).collect();
         let first_listed = self.first_listed();
         let page = std::mem::replace(&mut self.state.open, kept.clone());
         for held in page.iter().skip(first_listed).filter(|held| !ends.keeps(end_of(held))) {
@@ -82,7 +83,7 @@ impl Notifications<'_, '_> {
     }
 
     /// Forgets those of a page that are not kept.
-    fn forget_all(&mut self, page: &Page, kept: &Page) -> Result<(), OperatorError> {
+    fn forget_all(&mut self, page: &PlacePage, kept: &PlacePage) -> Result<(), OperatorError> {
         let mut kept = kept.iter().peekable();
         for held in page.iter() {
             if kept.next_if(|kept| kept.place() == held.place()).is_none() {

@@ -11,7 +11,7 @@ use tidewire_schemas::fields::Truth;
 use tidewire_schemas::id::hash128;
 
 use super::changes::LISTED_DATA_MAX_BYTES;
-use super::page::{Page, Place};
+use super::page::{Place, PlacePage};
 use super::state::{DAY_MS, Known, LIFE_MS, READ_MARK_MS, UserState};
 use super::{CLOSED_LEN, HELD_MAX, ID_MAX_BYTES, LISTED_MAX, MARKS_MAX, OPEN_MAX, Unread, User};
 use crate::derive::stores::{FieldDecoder, StoreKey, StoreValue};
@@ -230,7 +230,7 @@ fn decoded<V: StoreValue>(value: &Bytes) -> V {
     V::read(value[0], &mut FieldDecoder(&value[1..])).unwrap()
 }
 
-fn places(page: &Page) -> impl Iterator<Item = (Place, Millis)> + '_ {
+fn places(page: &PlacePage) -> impl Iterator<Item = (Place, Millis)> + '_ {
     page.iter().map(|held| ((held.time, held.id.to_owned()), held.appended))
 }
 
@@ -249,7 +249,7 @@ fn kept(driver: &mut TopologyDriver) -> Kept {
     for (n, (key, value)) in pages.iter().enumerate() {
         let (_, first) = <(User, Place)>::read(&mut FieldDecoder(key)).unwrap();
         assert!(all.last().is_none_or(|(last, _)| *last < first), "pages are in order");
-        let page: Page = decoded(value);
+        let page: PlacePage = decoded(value);
         assert!(page.len() <= 2 * CLOSED_LEN && !page.is_empty());
         assert!(page.first().unwrap().place() >= (first.0, &first.1));
         if n == 0 {
