@@ -362,6 +362,20 @@ fn a_pack_of_facts_is_processed_whole_in_one_transaction() {
 }
 
 #[test]
+fn a_transaction_that_has_reached_its_limit_begins_no_further_pack() {
+    const ENTRIES: usize = 200;
+    const PACKS: usize = 6;
+    let mut test_loop = TestLoop::new(1, MAX_OPEN_MS);
+    test_loop.write(Lane::Critical, 0, 1);
+    (0..PACKS).for_each(|_| test_loop.write_pack(0, ENTRIES));
+    let taken: usize = (0..20).map(|_| test_loop.taken()).sum();
+    assert_eq!(taken, 1 + PACKS * ENTRIES);
+    let orders = orders_of(&test_loop.log, &test_loop.topology, 0);
+    let most = orders.iter().map(|order| order.sequence.iter().map(|(_, n)| n).sum::<u32>()).max();
+    assert!(most <= Some(2 * ENTRIES as u32), "{most:?} records in one transaction");
+}
+
+#[test]
 fn only_outputs_of_critical_events_skip_the_other_commit_group() {
     let taken = |lane| {
         let mut test_loop = TestLoop::new(2, 0);

@@ -148,7 +148,7 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
     let prefix = ("TIDEWIRE_TOPICS_PREFIX", "doc-wrong.");
     let four = ("TIDEWIRE_TOPICS_PARTITIONS", "4");
     create_topics(&brokers, &[prefix, four]);
-    let partitions = "fix:  4 partitions instead of 8 in the 17 topics, such as doc-wrong.in; set \
+    let partitions = "fix:  4 partitions instead of 8 in the 18 topics, such as doc-wrong.in; set \
                       topics.partitions = 4, or another topics.prefix";
     doctor(&brokers, &[prefix]).check(1, &[partitions]);
     let copies = "fix:  one replica of each partition instead of 2 in the 20 topics, such as";
@@ -174,7 +174,7 @@ fn topics_with_wrong_settings_are_named_with_the_difference() {
         ],
     );
     let output = doctor(&brokers, &[prefix, four, ("TIDEWIRE_KAFKA_MIN_INSYNC", "2")]);
-    let alike = "fix:  min.insync.replicas is 1 and must be 2 in the 17 topics, such as";
+    let alike = "fix:  min.insync.replicas is 1 and must be 2 in the 18 topics, such as";
     output
         .check(3, &[alike, "--add-config min.insync.replicas=[2]` and likewise for each of them"]);
     let more = [("TIDEWIRE_TOPICS_PREFIX", "doc-more."), ("TIDEWIRE_KAFKA_REPLICATION", "3")];

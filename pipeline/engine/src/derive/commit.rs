@@ -51,6 +51,15 @@ const URGENT_FACTS_BEHIND_MAX_BYTES: u64 = FACTS_BEHIND_MAX_BYTES;
 /// Transactions aborted in a row after which the loop is rebuilt, with back-off.
 const MAX_ABORTS: u32 = 10;
 
+/// What a step takes records from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StepScope {
+    /// The lanes.
+    Lanes,
+    /// The pack that the task has begun: no further record.
+    OpenPack,
+}
+
 /// The lanes' offsets that a transaction commits.
 type Offsets = Vec<(TopicPartition, Committed)>;
 
@@ -167,7 +176,7 @@ impl Derive {
         loop {
             let mut taken = 0;
             for partition in &running {
-                taken += self.step(*partition, limits)?;
+                taken += self.step(*partition, limits, StepScope::Lanes)?;
                 if limits.reached(self.shared.now()) {
                     return Ok(());
                 }
@@ -188,7 +197,7 @@ impl Derive {
         let of_group = |partition: &&Partition| CommitGroup::of(**partition) == group;
         for partition in self.tasks.keys().filter(of_group).copied().collect::<Vec<_>>() {
             while self.is_within_pack(partition) {
-                self.step(partition, limits)?;
+                self.step(partition, limits, StepScope::OpenPack)?;
             }
         }
         Ok(())
@@ -216,6 +225,7 @@ impl Derive {
         &mut self,
         partition: Partition,
         limits: &mut TransactionLimits,
+        scope: StepScope,
     ) -> Result<usize, CommitFailure> {
         let shared = self.shared.clone();
         let now = self.shared.now();
@@ -223,7 +233,10 @@ impl Derive {
             return Ok(0);
         };
         let before = running.uncommitted_bytes();
-        let taken = running.step(shared.rules(), &mut *self.member, now)?;
+        let taken = match scope {
+            StepScope::Lanes => running.step(shared.rules(), &mut *self.member, now)?,
+            StepScope::OpenPack => running.step_in_pack(shared.rules())?,
+        };
         if taken > 0 {
             limits.opened(now);
         }

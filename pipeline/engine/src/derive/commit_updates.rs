@@ -41,7 +41,7 @@ impl RunningTask {
             }
             for mark in merged(marks).into_values() {
                 let Some(of) = operator_of(rules, &mark) else { continue };
-                let is_large = self.uncommitted_bytes() - before >= UPDATE_BYTES;
+                let is_large = self.uncommitted_bytes().saturating_sub(before) >= UPDATE_BYTES;
                 let defers = round == ROUNDS_MAX || is_large;
                 match self.intervals.coalesce(&mark.key, mark.time) {
                     Coalesced::Send if !defers || self.intervals.is_full() => {

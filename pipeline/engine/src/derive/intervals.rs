@@ -205,10 +205,16 @@ impl Intervals {
         (key, end): (&Bytes, Millis),
         cause: impl FnOnce() -> Bytes,
     ) {
-        if self.current(key).is_none() {
-            self.begin(state, key, end);
-        }
-        let Some(SentKey { end, waits: false }) = self.current(key) else { return };
+        let sent = match self.current(key) {
+            Some(sent) => sent,
+            None if self.is_full() => return,
+            None => {
+                self.begin(state, key, end);
+                // If it ends before now, the change is due at once.
+                SentKey { end, waits: false }
+            }
+        };
+        let SentKey { end, waits: false } = sent else { return };
         self.sent.insert(key.clone(), SentKey { end, waits: true });
         let cause = cause();
         state.put(INTERVALS.spec.table, &waiting_row(end, key), Some(cause.clone()));

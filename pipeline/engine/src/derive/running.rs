@@ -201,6 +201,19 @@ impl RunningTask {
         Ok(STEP_RECORDS)
     }
 
+    /// Processes the rest of the open pack, or less if it makes many outputs; returns how many
+    /// entries.
+    pub(super) fn step_in_pack(&mut self, rules: Rules<'_>) -> Result<usize, CommitFailure> {
+        let mut taken = 0;
+        while self.is_within_pack() && self.process_entry(rules)? {
+            taken += 1;
+            if self.batch.bytes() >= STEP_BYTES {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
     /// Adds a record to the batch, begins its audit, and moves the lane's time.
     pub(super) fn take<'a>(
         &mut self,

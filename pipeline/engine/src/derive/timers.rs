@@ -166,6 +166,10 @@ impl Timers {
         let from = self.first.take().map(first_key).unwrap_or_default();
         let range = KeyRange { from: &from, to: None };
         state.scan(self.table, range, &mut |key, _| {
+            // Keys that are no timers never fire, so they must not be the first one.
+            if key.len() < PREFIX_BYTES {
+                return ControlFlow::Continue(());
+            }
             self.first = due_of(key);
             ControlFlow::Break(())
         })

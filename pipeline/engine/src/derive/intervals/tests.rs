@@ -47,7 +47,11 @@ proptest! {
             let cause = || Bytes::from_static(b"cause");
             match intervals.coalesce(&key, Millis(now)) {
                 Coalesced::Send if !is_deferred => intervals.begin(&mut state, &key, end_of),
-                _ => intervals.wait(&mut state, (&key, end_of), cause),
+                _ => {
+                    intervals.wait(&mut state, (&key, end_of), cause);
+                    let waits = intervals.waiting.keys().any(|(_, waiting)| *waiting == key);
+                    prop_assert!(waits, "no change is forgotten");
+                }
             }
             if end == 0 {
                 while let Some(ended) = intervals.take_ended(&mut state) {
