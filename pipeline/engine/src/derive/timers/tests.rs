@@ -408,3 +408,14 @@ fn a_timer_without_its_operator_or_with_an_unknown_cause_becomes_a_dead_letter()
         assert_eq!(other.all(Table(0)), [], "it does not fire for ever");
     }
 }
+
+#[test]
+fn a_row_that_is_no_timer_hides_none_behind_it() {
+    let mut driver = TopologyDriver::new(&[&Alarms]);
+    driver.pipe_input(&event("again-1"));
+    for damaged in [7, 20] {
+        driver.put(Table(0), &vec![0; damaged], b"damaged");
+    }
+    driver.advance_wall_clock_time(10_000);
+    assert!(!facts(&mut driver).is_empty(), "the timer fires, and the loop ends");
+}
