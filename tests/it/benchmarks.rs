@@ -28,6 +28,12 @@ fn new_ids_are_accepted_and_copies_dropped_from_a_store_on_disk() {
 }
 
 #[test]
+fn others_get_every_event_beside_a_busy_account_and_a_popular_post() {
+    let arguments = ["--rate", "50", "--seconds", "1", "--likes", "2000"];
+    run(env!("CARGO_BIN_EXE_bench-skew"), &arguments);
+}
+
+#[test]
 fn the_pipeline_on_kafka_delivers_everything_and_reports_its_hops() {
     let arguments = ["--log", "kafka", "--seconds", "1", "--rate", "200", "--subscribers", "10"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &[&arguments[..], &["--events", "5000"]].concat());

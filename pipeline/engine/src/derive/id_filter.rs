@@ -144,6 +144,11 @@ impl IdFilter {
         self.blocks = self.buckets.iter().map(IdBucket::blocks).sum();
     }
 
+    /// Says that the store holds no ids: without de-duplication it has no table of them.
+    pub(super) fn without_stored(&mut self) {
+        self.unread = None;
+    }
+
     /// Reads the next ids that the store holds. Returns whether there was something to read.
     pub(super) fn load(
         &mut self,

@@ -13,6 +13,7 @@ use tidewire_schemas::event::EventView;
 use crate::dead_letters::operator_failure::RequeuedFor;
 use crate::derive::audit::layout::{AuditCause, AuditItem};
 use crate::derive::batch::TaskBatch;
+use crate::derive::dedup::IDS;
 use crate::derive::failure::CommitFailure;
 use crate::derive::forward::ForwardedTo;
 use crate::derive::id_filter::IdFilter;
@@ -146,7 +147,11 @@ impl RunningTask {
 
     /// A task that does not read the lanes: it can process the records it is given.
     pub(super) fn new(restored: RestoredTask, rules: Rules<'_>) -> Result<Self, EngineError> {
-        let RestoredTask { partition, mut state, ids, progress, level, .. } = restored;
+        let RestoredTask { partition, mut state, mut ids, progress, level, .. } = restored;
+        let mut declared = rules.operators.iter().flat_map(|operator| operator.tables());
+        if !declared.any(|decl| decl.spec.table == IDS) {
+            ids.without_stored();
+        }
         let lanes = Lane::ALL.map(|lane| TopicPartition::new(rules.topology.lane(lane), partition));
         let mut timers = TaskTimers::default();
         timers.load(&mut state).map_err(|e| EngineError::of_store("reading timers", e))?;
