@@ -531,8 +531,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "the_index_of_an_entry_is_left_out",
         file: "src/derive/unpack.rs",
         breaks: "Dead letters of two entries of a pack have one address.",
-        original: "entry: Some(index)",
-        mutated: "entry: Some(index).filter(|_| false)",
+        original: "Some(index)",
+        mutated: "Some(index).filter(|_| false)",
     },
     Mutant {
         name: "packs_end_when_outputs_are_appended",
@@ -824,8 +824,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "audit_without_the_first_parts",
         file: "src/derive/audit.rs",
-        breaks: "A long audit loses all parts but the last.",
-        original: "parts.iter().zip(ends).enumerate()",
-        mutated: "parts.iter().zip(ends).enumerate().skip(parts.len().saturating_sub(1))",
+        breaks: "A long audit has its last part in place of each.",
+        original: "&encoder.bytes[*from..to]",
+        mutated: "&encoder.bytes[*parts.last().unwrap_or(from)..]",
     },
 ];
