@@ -124,10 +124,18 @@ pub struct FactPackBuilder {
 impl FactPackBuilder {
     /// Adds a fact. If it does not fit any more, the pack before it is complete and returned.
     pub fn push(&mut self, fact: PackedFact) -> Option<Body> {
+        let kind = self.kind_of(&fact);
+        // The bytes that it adds, or some more.
+        let cost = fact.size() - if kind == FURTHER_COPY { fact.value.len() } else { 0 };
         let is_full = self.entries == PACK_ENTRIES_MAX
-            || (self.entries > 0 && self.out.len() + self.cost(&fact) > PACK_MAX_BYTES);
-        let complete = if is_full { self.finish() } else { None };
-        self.put(fact);
+            || (self.entries > 0 && self.out.len() + cost > PACK_MAX_BYTES);
+        if !is_full {
+            self.put(kind, fact);
+            return None;
+        }
+        let complete = self.finish();
+        // The first entry of a pack is never a further copy.
+        self.put(FACT, fact);
         complete
     }
 
@@ -141,35 +149,31 @@ impl FactPackBuilder {
         Some(pack)
     }
 
-    fn is_further_copy(&self, fact: &PackedFact) -> bool {
-        let last = self.last.as_ref();
-        !fact.operators.is_empty()
-            && last.is_some_and(|last| (last.hops, last.time) == (fact.hops, fact.time))
-            && last.is_some_and(|last| last.value == fact.value)
+    /// Whether it is a further copy of the last entry's event. Compares whole events.
+    fn kind_of(&self, fact: &PackedFact) -> u8 {
+        let is_same = |last: &PackedFact| {
+            (last.hops, last.time) == (fact.hops, fact.time) && last.value == fact.value
+        };
+        match self.last.as_ref().is_some_and(is_same) && !fact.operators.is_empty() {
+            true => FURTHER_COPY,
+            false => FACT,
+        }
     }
 
-    /// The bytes that it adds, or some more.
-    fn cost(&self, fact: &PackedFact) -> usize {
-        let known = if self.is_further_copy(fact) { fact.value.len() } else { 0 };
-        fact.size() - known
-    }
-
-    fn put(&mut self, fact: PackedFact) {
+    fn put(&mut self, kind: u8, fact: PackedFact) {
         if self.entries == 0 {
             self.out.extend_from_slice(&[VERSION, 0]);
         }
         self.entries += 1;
-        let is_further_copy = self.is_further_copy(&fact);
-        if is_further_copy {
-            self.out.push(FURTHER_COPY);
-        } else {
-            self.out.extend_from_slice(&[FACT, fact.hops]);
+        self.out.push(kind);
+        if kind == FACT {
+            self.out.push(fact.hops);
             let before = self.last.as_ref().map_or(0, |last| last.time.0);
             put_signed(&mut self.out, fact.time.0.wrapping_sub(before));
         }
         put_bytes(&mut self.out, &fact.operators);
         put_bytes(&mut self.out, &fact.key);
-        if !is_further_copy {
+        if kind == FACT {
             put_bytes(&mut self.out, &fact.value);
             self.last = Some(fact);
         }
