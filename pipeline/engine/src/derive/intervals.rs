@@ -1,28 +1,30 @@
 //! The intervals of a task's coalesced updates: which keys were sent lately, and what waits.
 //!
 //! ```text
-//! table 3  00 · latest end in the pack, 8 bytes · hash of the pack, 16 bytes → pack
+//! table 3  00 · slot, 4 bytes → pack
 //!          01 · end of the interval, 8 bytes · marked key → cause that waits (`timer_cause.rs`)
 //! pack     01 · each key that was sent: end of its interval z · marked key (LEB128 length, bytes)
 //! ```
 //!
-//! Ends are big-endian with the sign flipped, `z` is a zigzag LEB128 number. A marked key is the
-//! operator's number, account and key (texts as in keys of stores), and the operator's own bytes.
+//! Slots are big-endian, ends too, with the sign flipped; `z` is a zigzag LEB128 number. A marked
+//! key is the operator's number, account and key (texts as in keys of stores), and the operator's
+//! own bytes.
 //!
 //! A key that is sent would cost two rows and their removal. So the keys that a transaction sends
 //! are one row, a pack, and all of them are in memory: what is in memory follows from the table. A
-//! pack is removed once its intervals have ended by the latest time, when a transaction is sealed.
-//! Only a change that waits has a row of its own.
+//! pack is over once its intervals have ended by the latest time; the next one takes its slot, the
+//! smallest that is free. So the table has the same keys again and again, and collects no removals
+//! that a scan would have to pass. Only a change that waits has a row of its own.
 //!
 //! A task remembers at most [`SENT_MAX`] keys. Beyond them a key is sent with each transaction that
 //! marks it, and nothing waits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::derive::encoding::{FieldDecoder, put_bytes, put_signed};
 use crate::derive::table_decl::{Changelog, TableDecl};
@@ -105,8 +107,10 @@ pub(super) struct Intervals {
     sent: SentKeys,
     /// The causes that wait, by the end of the interval and marked key.
     waiting: BTreeMap<(Millis, Bytes), Bytes>,
-    /// The keys of each pack, by the key of its row.
-    packs: BTreeMap<Bytes, Vec<(Bytes, Millis)>>,
+    /// The keys of each pack, by its latest end and slot.
+    packs: BTreeMap<(Millis, u32), Vec<(Bytes, Millis)>>,
+    /// The slots of packs.
+    slots: BTreeSet<u32>,
     /// What the open transaction has sent; in no pack yet.
     new: Vec<(Bytes, Millis)>,
     /// Keys of all packs and of `new`.
@@ -136,7 +140,8 @@ impl Intervals {
 
     fn read_row(&mut self, key: &[u8], value: &[u8]) {
         match key.split_first() {
-            Some((&OF_PACK, _)) => {
+            Some((&OF_PACK, slot)) => {
+                let Ok(slot) = slot.try_into().map(u32::from_be_bytes) else { return };
                 // One that can't be decoded only forgets what was sent.
                 let pack = decode_pack(value).unwrap_or_default();
                 for (key, end) in &pack {
@@ -146,7 +151,8 @@ impl Intervals {
                     }
                 }
                 self.remembered += pack.len();
-                self.packs.insert(Bytes::copy_from_slice(key), pack);
+                self.slots.insert(slot);
+                self.packs.insert((latest_end(&pack), slot), pack);
             }
             Some((&OF_WAITING, rest)) => {
                 let Some((end, key)) = rest.split_first_chunk() else { return };
@@ -235,24 +241,7 @@ impl Intervals {
     /// Stores what the transaction has sent, and removes the packs whose intervals have all
     /// ended, and for which nothing waits.
     pub(super) fn seal(&mut self, state: &mut TaskState) {
-        let ended = self.packs.range(..=pack_row(self.latest, [0xff; 16]));
-        let is_over = |keys: &[(Bytes, Millis)]| {
-            let waits = |(key, end): &(Bytes, Millis)| {
-                self.sent.get(key).is_some_and(|sent| sent.end == *end && sent.waits)
-            };
-            !keys.iter().any(waits)
-        };
-        let over = ended.filter(|(_, keys)| is_over(keys)).map(|(row, _)| row.clone());
-        for row in over.collect::<Vec<Bytes>>() {
-            let keys = self.packs.remove(&row).unwrap_or_default();
-            self.remembered -= keys.len();
-            for (key, end) in keys {
-                if self.sent.get(&key).is_some_and(|sent| sent.end == end) {
-                    self.sent.remove(&key);
-                }
-            }
-            state.put(INTERVALS.spec.table, &row, None);
-        }
+        let mut free = self.take_ended_packs();
         let mut new = std::mem::take(&mut self.new).into_iter().peekable();
         while new.peek().is_some() {
             let (mut pack, mut keys) = (vec![VERSION], Vec::new());
@@ -261,12 +250,54 @@ impl Intervals {
                 put_bytes(&mut pack, &key);
                 keys.push((key, end));
             }
-            let latest_end = keys.iter().map(|(_, end)| *end).max().unwrap_or_default();
-            let row = pack_row(latest_end, xxh3_128(&pack).to_be_bytes());
-            state.put(INTERVALS.spec.table, &row, Some(pack.into()));
-            self.packs.insert(row, keys);
+            let slot = self.take_slot();
+            free.remove(&slot);
+            state.put(INTERVALS.spec.table, &pack_row(slot), Some(pack.into()));
+            self.packs.insert((latest_end(&keys), slot), keys);
+        }
+        for slot in free {
+            state.put(INTERVALS.spec.table, &pack_row(slot), None);
         }
     }
+
+    /// Forgets the packs that are over. Their slots are free.
+    fn take_ended_packs(&mut self) -> BTreeSet<u32> {
+        let ended = self.packs.range(..=(self.latest, u32::MAX));
+        let is_over = |keys: &[(Bytes, Millis)]| {
+            let waits = |(key, end): &(Bytes, Millis)| {
+                self.sent.get(key).is_some_and(|sent| sent.end == *end && sent.waits)
+            };
+            !keys.iter().any(waits)
+        };
+        let over = ended.filter(|(_, keys)| is_over(keys)).map(|(at, _)| *at);
+        let mut free = BTreeSet::new();
+        for at in over.collect::<Vec<_>>() {
+            let keys = self.packs.remove(&at).unwrap_or_default();
+            self.remembered -= keys.len();
+            for (key, end) in keys {
+                if self.sent.get(&key).is_some_and(|sent| sent.end == end) {
+                    self.sent.remove(&key);
+                }
+            }
+            self.slots.remove(&at.1);
+            free.insert(at.1);
+        }
+        free
+    }
+
+    /// Takes the smallest free slot, so that it depends on nothing but the table.
+    fn take_slot(&mut self) -> u32 {
+        let used = self.slots.iter().zip(0u32..).take_while(|(slot, n)| *slot == n).count();
+        // There are fewer packs than keys.
+        let slot = u32::try_from(used).unwrap_or(u32::MAX);
+        self.slots.insert(slot);
+        slot
+    }
+}
+
+/// The time by which the intervals of a pack have ended.
+fn latest_end(keys: &[(Bytes, Millis)]) -> Millis {
+    keys.iter().map(|(_, end)| *end).max().unwrap_or_default()
 }
 
 fn decode_pack(value: &[u8]) -> Option<Vec<(Bytes, Millis)>> {
@@ -280,8 +311,8 @@ fn decode_pack(value: &[u8]) -> Option<Vec<(Bytes, Millis)>> {
     Some(keys)
 }
 
-fn pack_row(latest_end: Millis, hash: [u8; 16]) -> Bytes {
-    [&[OF_PACK], &sorted(latest_end)[..], &hash].concat().into()
+fn pack_row(slot: u32) -> Bytes {
+    [&[OF_PACK], &slot.to_be_bytes()[..]].concat().into()
 }
 
 fn waiting_row(end: Millis, key: &[u8]) -> Bytes {

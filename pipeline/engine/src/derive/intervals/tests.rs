@@ -16,7 +16,9 @@ fn key(n: u8) -> Bytes {
 /// Whether both give the same answers.
 fn same(a: &Intervals, b: &Intervals) -> bool {
     let keys = (0..5).map(key);
-    let rows = |of: &Intervals| (of.waiting.clone(), of.packs.clone(), of.new.clone());
+    let rows = |of: &Intervals| {
+        (of.waiting.clone(), of.packs.clone(), of.slots.clone(), of.new.clone())
+    };
     let current = |of: &Intervals| keys.clone().map(|k| of.current(&k)).collect::<Vec<_>>();
     (rows(a), a.remembered, current(a)) == (rows(b), b.remembered, current(b))
 }
@@ -108,4 +110,16 @@ fn keys_beyond_the_limit_are_not_remembered() {
     assert!(intervals.take_ended(&mut state).is_some());
     intervals.seal(&mut state);
     assert_eq!((rows(&mut state), intervals.is_full()), (0, false));
+}
+
+#[test]
+fn packs_that_are_equal_are_two_and_ended_ones_leave_their_slots_to_others() {
+    let (mut state, mut intervals) = (state(), Intervals::default());
+    for n in 0..100 {
+        intervals.set_latest(Millis(n));
+        intervals.begin(&mut state, &key(1), Millis(n / 2 + 10));
+        intervals.seal(&mut state);
+        assert_eq!(rows(&mut state), intervals.packs.len());
+        assert!(intervals.slots.last().is_some_and(|slot| *slot <= 22), "{:?}", intervals.slots);
+    }
 }
