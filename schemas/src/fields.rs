@@ -16,6 +16,9 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// No members.
+    pub const NONE: Self = Self { members: Vec::new() };
+
     /// Scans an object; `None` if the text is no JSON object. Of two members of one name the last
     /// one counts.
     pub fn of(object: &'a str) -> Option<Self> {

@@ -1,8 +1,7 @@
 //! Determines the channels of an event by the rules of its type.
 //!
-//! Only the fields that those rules name are looked up, in one pass over `data` that stops once all
-//! are found. A rule whose optional field is absent is skipped. An absent required field is an
-//! error, since admission rejects such an event.
+//! A rule whose optional field is absent is skipped. An absent required field is an error, since
+//! admission rejects such an event.
 
 use std::borrow::Cow;
 
@@ -10,6 +9,7 @@ use super::lookup::Catalogue;
 use super::model::{Class, Condition, DeliveryPolicy, EventType, Predicate, Source};
 use crate::channel;
 use crate::event::EventView;
+use crate::fields::Fields;
 use crate::json;
 
 /// The prefix of the `source` and of the id of every event that an operator emits. Admission
@@ -50,12 +50,6 @@ pub enum DeliveryError {
 pub trait FieldLookup {
     /// A field's value as JSON text.
     fn value(&self, name: &str) -> Option<&str>;
-}
-
-impl FieldLookup for [(&str, &str)] {
-    fn value(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    }
 }
 
 impl Condition {
@@ -111,13 +105,27 @@ impl Catalogue {
 impl EventType {
     /// The same for an event whose type this is.
     pub fn deliveries(&self, event: &EventView<'_>) -> Result<Vec<Delivery>, DeliveryError> {
+        self.deliveries_by(event, Fields::of(event.data).as_ref())
+    }
+
+    /// The same for an event whose data was scanned; `None` if it is no object.
+    pub fn deliveries_by(
+        &self,
+        event: &EventView<'_>,
+        fields: Option<&Fields<'_>>,
+    ) -> Result<Vec<Delivery>, DeliveryError> {
         let emitted = event.source.is_some_and(|source| source.starts_with(OPERATOR_SOURCE));
         if self.delivery_policy == DeliveryPolicy::Emitted && !emitted {
             return Ok(Vec::new());
         }
-        let found = wanted_fields(self, event.data)
-            .ok_or_else(|| DeliveryError::BadData(event.event_type.to_owned()))?;
-        let fields = &found[..];
+        let none = Fields::default();
+        let fields = match fields {
+            Some(fields) => fields,
+            None if self.reads_fields => {
+                return Err(DeliveryError::BadData(event.event_type.to_owned()));
+            }
+            None => &none,
+        };
         let envelope = EnvelopeIds { account_id: event.account_id, event_type: event.event_type };
         let mut out = Vec::with_capacity(self.channels.len() + 1);
         for rule in &self.channels {
@@ -162,36 +170,9 @@ fn is_required(event_type: &EventType, source: &Source) -> bool {
     }
 }
 
-/// The fields of `data` that the type's channels name; `None` if it is no object.
-fn wanted_fields<'a>(event_type: &'a EventType, data: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
-    let mut found = Vec::with_capacity(event_type.wanted.len());
-    if event_type.wanted.is_empty() {
-        return Some(found);
-    }
-    if !data.starts_with('{') {
-        return None;
-    }
-    let mut missing = event_type.wanted.len();
-    json::each_member(data, |name, value| {
-        if let Some(wanted) = event_type.wanted.iter().find(|wanted| **wanted == name) {
-            missing -= 1;
-            if value != "null" {
-                found.push((wanted.as_str(), value));
-            }
-        }
-        missing > 0
-    })
-    .ok()?;
-    Some(found)
-}
-
 /// The key of a state entry. A single part is used as it is and must be present; several parts are
 /// joined by `/`, which is encoded inside them, and an absent one is empty.
-fn state_key(
-    parts: &[Source],
-    envelope: EnvelopeIds<'_>,
-    fields: &[(&str, &str)],
-) -> Option<String> {
+fn state_key(parts: &[Source], envelope: EnvelopeIds<'_>, fields: &Fields<'_>) -> Option<String> {
     if let [part] = parts {
         return part.text(envelope, fields).map(Cow::into_owned);
     }

@@ -241,7 +241,7 @@ impl TypeReader<'_> {
             presets: entry.preset.into_iter().collect(),
             renames: Vec::new(),
             defaults: Vec::new(),
-            wanted: Vec::new(),
+            reads_fields: false,
             inner_ids: Vec::new(),
             name,
         };
@@ -381,7 +381,7 @@ impl TypeReader<'_> {
         if !event_type.key.iter().any(|source| always_there(&event_type, source)) {
             self.error("the key may be missing: end it with a required field or `account_id`");
         }
-        event_type.wanted = wanted(&event_type.channels);
+        event_type.reads_fields = event_type.channels.iter().any(reads_fields);
         event_type
     }
 
@@ -430,18 +430,7 @@ fn always_there(event_type: &EventType, source: &Source) -> bool {
     }
 }
 
-fn wanted(channels: &[ChannelRule]) -> Vec<String> {
-    let mut wanted: Vec<String> = Vec::new();
-    for rule in channels {
-        let sources = rule.state_key.iter().chain([&rule.id]).filter_map(|source| match source {
-            Source::Field(name) | Source::Inner(name, _) => Some(name),
-            Source::Account | Source::Type => None,
-        });
-        for name in sources.chain(rule.when.iter().map(|condition| &condition.field)) {
-            if !wanted.contains(name) {
-                wanted.push(name.clone());
-            }
-        }
-    }
-    wanted
+fn reads_fields(rule: &ChannelRule) -> bool {
+    let of_data = |source: &Source| matches!(source, Source::Field(_) | Source::Inner(..));
+    rule.when.is_some() || rule.state_key.iter().chain([&rule.id]).any(of_data)
 }

@@ -367,8 +367,8 @@ pub struct EventType {
     pub renames: Vec<Rename>,
     /// What absent fields become.
     pub defaults: Vec<FieldDefault>,
-    /// The fields of data that its channels are made of or depend on.
-    pub(crate) wanted: Vec<String>,
+    /// Whether its channels are made of fields of data, or depend on some.
+    pub(crate) reads_fields: bool,
     /// Fields of objects in data that must be valid ids.
     pub(crate) inner_ids: Vec<Source>,
 }

@@ -13,9 +13,11 @@
 //! events do. A header counts the facts and timers in a row; beyond [`MAX_HOPS`] the call that
 //! would emit the next fact fails, so that two operators can't cause each other without end.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use tidewire_schemas::Priority;
-use tidewire_schemas::catalogue::{Class, Delivery, HOPS_MAX, OPERATOR_SOURCE, Routes};
+use tidewire_schemas::catalogue::{Class, Delivery, EventType, HOPS_MAX, OPERATOR_SOURCE, Routes};
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::{Fields, with_members};
 use tidewire_schemas::id::{hash128, hex};
@@ -82,7 +84,7 @@ pub struct StateKey<'a> {
     pub state_key: &'a str,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// Emits an event; the catalogue decides what happens to it. Operators of the current key that
     /// its type moves get it in this step, after this call, and then it is delivered. An event of
     /// another key goes to that key's task first. Operators of further keys get copies.
@@ -90,28 +92,28 @@ impl Context<'_> {
     /// Fails if the type is unknown or the event has no channel or key that it needs, and if too
     /// many facts and timers in a row led here.
     pub fn emit(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        self.emit_as(IdSource::Cause, emission)
+        let next = self.next_event(IdSource::Cause, emission.key);
+        let event = next.view(emission);
+        self.emit_input(&Input::new(&event, self.catalogue()))
     }
 
-    fn emit_as(&mut self, id: IdSource<'_>, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let value = self.encode(id, emission);
-        let event = EventView::decode(&value)
-            .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
-        let input = Input::new(&event, self.catalogue());
+    fn emit_input(&mut self, input: &Input<'_>) -> Result<(), OperatorError> {
+        let event: &EventView<'_> = input;
         let found = input.deliveries();
         let deliveries = found.map_err(|error| OperatorError::Failed(error.to_string()))?;
-        self.batch.audit.emitted(&event);
+        self.batch.audit.emitted(event);
+        let value = event.encode();
         if (event.account_id, event.key) != (self.account(), self.key) {
-            return self.write_fact(&event, &value);
+            return self.write_fact(event, value);
         }
-        let to = self.destinations(&input);
+        let to = self.destinations(input);
         if !to.own.is_empty() {
-            return self.put_emission(&event, &value);
+            return self.put_emission(event, value);
         }
         for delivery in &deliveries {
-            self.write_to(&event, &value, delivery);
+            self.write_to(event, &value, delivery);
         }
-        let shared = Bytes::copy_from_slice(if to.others.is_empty() { &[] } else { &value });
+        let shared = Bytes::from(value);
         for other in &to.others {
             let inherited = self.next_hop(event.event_type)?;
             let to = PendingCopy::of(self.rules, other);
@@ -155,59 +157,57 @@ impl Context<'_> {
         timestamp_ms: i64,
         data: &str,
     ) -> Result<(), OperatorError> {
-        let account_id = self.account().to_owned();
-        let (key, priority) = self.key_and_priority(event_type, data)?;
-        let emission = Emission {
-            event_type,
-            account_id: &account_id,
-            key: &key,
-            timestamp_ms,
-            priority,
-            data,
-        };
-        self.emit_as(id, &emission)
+        let (known, fields) = self.scan_data(event_type, data)?;
+        let (account_id, key) = (self.account(), self.key_by(known, &fields)?.into_owned());
+        let priority = known.priority_of(&fields);
+        let emission = Emission { event_type, account_id, key: &key, timestamp_ms, priority, data };
+        let next = self.next_event(id, &key);
+        let event = next.view(&emission);
+        self.emit_input(&Input::scanned(&event, known, fields))
     }
 
     /// Writes a part of a total of the current account: a fact for the task of the key that the
     /// catalogue says for this data.
     pub(super) fn emit_part(&mut self, event_type: &str, data: &str) -> Result<(), OperatorError> {
-        let account_id = self.account().to_owned();
-        let (key, priority) = self.key_and_priority(event_type, data)?;
-        let timestamp_ms = self.time().0;
-        self.fact(&Emission {
-            event_type,
-            account_id: &account_id,
-            key: &key,
-            timestamp_ms,
-            priority,
-            data,
+        let (known, fields) = self.scan_data(event_type, data)?;
+        let (account_id, key) = (self.account(), &self.key_by(known, &fields)?[..]);
+        let (timestamp_ms, priority) = (self.time().0, known.priority_of(&fields));
+        self.fact(&Emission { event_type, account_id, key, timestamp_ms, priority, data })
+    }
+
+    /// A type of the catalogue, and the fields of data.
+    fn scan_data<'d>(
+        &self,
+        event_type: &str,
+        data: &'d str,
+    ) -> Result<(&'static EventType, Fields<'d>), OperatorError> {
+        let known = self.catalogue().resolve(event_type).zip(Fields::of(data));
+        known.ok_or_else(|| {
+            OperatorError::Failed(format!("{event_type} is no type, or its data is no object"))
         })
     }
 
-    /// What the catalogue says for data of a type and of the current account.
-    fn key_and_priority(
+    /// The key of an event of the current account, by its type.
+    fn key_by<'d>(
         &self,
-        event_type: &str,
-        data: &str,
-    ) -> Result<(String, Priority), OperatorError> {
-        let known = self.catalogue().resolve(event_type).zip(Fields::of(data));
-        let (known, fields) = known.ok_or_else(|| {
-            OperatorError::Failed(format!("{event_type} is no type, or its data is no object"))
-        })?;
-        let key = known.key_of(self.account(), &fields).ok_or_else(|| {
-            OperatorError::Failed(format!("the data of {event_type} has no key of its type"))
-        })?;
-        Ok((key.into_owned(), known.priority_of(&fields)))
+        known: &EventType,
+        fields: &'d Fields<'_>,
+    ) -> Result<Cow<'d, str>, OperatorError>
+    where
+        Self: 'd,
+    {
+        known.key_of(self.account(), fields).ok_or_else(|| {
+            OperatorError::Failed(format!("the data of {} has no key of its type", known.name))
+        })
     }
 
     /// Writes a fact: an event for the task of its key, even if that is the current one. Fails if
     /// the current event or timer already follows from [`MAX_HOPS`] hops.
     pub fn fact(&mut self, emission: &Emission<'_>) -> Result<(), OperatorError> {
-        let value = self.encode(IdSource::Cause, emission);
-        let event = EventView::decode(&value)
-            .map_err(|error| OperatorError::Failed(format!("emitting: {error}")))?;
+        let next = self.next_event(IdSource::Cause, emission.key);
+        let event = next.view(emission);
         self.batch.audit.emitted(&event);
-        self.write_fact(&event, &value)
+        self.write_fact(&event, event.encode())
     }
 
     /// Sets a field of the current event before it is delivered, as JSON text. Only an operator of
@@ -230,9 +230,9 @@ impl Context<'_> {
         self.excess.get_or_insert(why);
     }
 
-    fn write_fact(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
+    fn write_fact(&mut self, event: &EventView<'_>, value: Vec<u8>) -> Result<(), OperatorError> {
         let inherited = self.next_hop(event.event_type)?;
-        let fact = fact(event.key, Bytes::copy_from_slice(value), inherited);
+        let fact = fact(event.key, value.into(), inherited);
         let lane = self.batch.lane_of_fact(inherited.lane);
         self.batch.audit.add(&AuditItem::ToKey(lane));
         let output = fact_output(self.rules, event.account_id, lane, fact);
@@ -240,7 +240,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    fn put_emission(&mut self, event: &EventView<'_>, value: &[u8]) -> Result<(), OperatorError> {
+    fn put_emission(&mut self, event: &EventView<'_>, value: Vec<u8>) -> Result<(), OperatorError> {
         let inherited = self.next_hop(event.event_type)?;
         if self.batch.emissions() >= EMISSIONS_MAX {
             return Err(OperatorError::Failed(format!(
@@ -251,8 +251,7 @@ impl Context<'_> {
         match emission_excess(event.event_type, value.len(), self.batch.caused()) {
             None => {
                 self.batch.audit.add(&AuditItem::ToOperators);
-                let value = Bytes::copy_from_slice(value);
-                self.batch.put_emission(LocalEmission { value, inherited });
+                self.batch.put_emission(LocalEmission { value: value.into(), inherited });
             }
             Some(excess) => drop(self.excess.get_or_insert(excess)),
         }
@@ -351,13 +350,12 @@ impl Context<'_> {
         }
     }
 
-    fn encode(&mut self, id_source: IdSource<'_>, emission: &Emission<'_>) -> Vec<u8> {
+    /// What follows from the cause for the next event that the operator emits.
+    fn next_event(&mut self, id_source: IdSource<'_>, key: &str) -> NextEvent<'a> {
         let CauseNames { account, id, correlation } = self.trigger.names();
-        let kept = self.kept.as_ref().map(|kept| kept.correlation.as_str());
-        let correlation = kept.unwrap_or(correlation);
         // An operator may run for several keys of one event, in different tasks, and emit for
         // several keys each time.
-        let (own, key) = (self.key, emission.key);
+        let own = self.key;
         let parts = match id_source {
             IdSource::Cause => {
                 format!("{}:{id}/{}:{own}/{}/{key}", id.len(), own.len(), self.emitted)
@@ -365,24 +363,41 @@ impl Context<'_> {
             // Begins with no digit, so it is no id of a cause.
             IdSource::Once(once) => format!("once/{}:{own}/{once}", own.len()),
         };
-        let hash = hash128(account, &parts);
-        let source = format!("{OPERATOR_SOURCE}{}", self.operator.name());
-        let event_id = format!("{source}/{}", hex(&hash));
-        let value = EventView {
-            event_id: &event_id,
-            event_type: emission.event_type,
-            account_id: emission.account_id,
-            timestamp_ms: emission.timestamp_ms,
-            correlation_id: correlation,
-            priority: emission.priority,
-            key,
-            source: Some(&source),
-            alias: None,
-            data: emission.data,
-        }
-        .encode();
         self.emitted += 1;
-        value
+        let (name, hash) = (self.operator.name(), hash128(account, &parts));
+        let kept = self.kept.as_ref().map(|kept| Cow::Owned(kept.correlation.clone()));
+        NextEvent {
+            id: [OPERATOR_SOURCE, name, "/", &hex(&hash)].concat(),
+            source_len: OPERATOR_SOURCE.len() + name.len(),
+            correlation: kept.unwrap_or(Cow::Borrowed(correlation)),
+        }
+    }
+}
+
+/// What follows from the cause of an emitted event.
+struct NextEvent<'a> {
+    /// The id, which begins with the source.
+    id: String,
+    source_len: usize,
+    correlation: Cow<'a, str>,
+}
+
+impl NextEvent<'_> {
+    /// The event as it is written.
+    fn view<'e>(&'e self, emission: &Emission<'e>) -> EventView<'e> {
+        let Emission { event_type, account_id, key, timestamp_ms, priority, data } = *emission;
+        EventView {
+            event_id: &self.id,
+            event_type,
+            account_id,
+            timestamp_ms,
+            correlation_id: &self.correlation,
+            priority,
+            key,
+            source: Some(&self.id[..self.source_len]),
+            alias: None,
+            data,
+        }
     }
 }
 

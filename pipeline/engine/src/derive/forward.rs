@@ -12,9 +12,10 @@ use crate::derive::batch::TaskOutput;
 use crate::derive::operator::Rules;
 use crate::derive::pending_copies::PendingCopy;
 use crate::derive::plan::OperatorSet;
+use crate::derive::taken_record::LaneRecord;
 use crate::derive::trigger::Inherited;
-use crate::fact_pack::{FOR, PackedFact};
-use crate::record::{Record, TopicPartition};
+use crate::fact_pack::PackedFact;
+use crate::record::TopicPartition;
 use crate::topology::Lane;
 
 /// The key of a forwarded copy, and the operators it is for.
@@ -25,12 +26,12 @@ pub(super) struct ForwardedTo<'a> {
 
 impl<'a> ForwardedTo<'a> {
     /// Reads an entry of a lane; `None` if it is no copy.
-    pub(super) fn of(lane: Lane, record: &'a Record) -> Option<Self> {
-        if !lane.has_facts() {
+    pub(super) fn of(taken: &LaneRecord<'a>) -> Option<Self> {
+        if !taken.lane.has_facts() {
             return None;
         }
-        let numbers = record.body.header(FOR)?;
-        let key = std::str::from_utf8(record.body.key().unwrap_or_default()).ok()?;
+        let numbers = taken.record.operators()?;
+        let key = std::str::from_utf8(taken.record.key().unwrap_or_default()).ok()?;
         Some(Self { key, numbers })
     }
 

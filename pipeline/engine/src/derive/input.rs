@@ -10,12 +10,16 @@ use tidewire_schemas::catalogue::{Catalogue, Delivery, DeliveryError, EventType}
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::fields::Fields;
 
+/// The fields of data that is no object.
+static NO_FIELDS: Fields<'static> = Fields::NONE;
+
 /// An event that operators process.
 #[derive(Debug)]
 pub struct Input<'a> {
     event: &'a EventView<'a>,
     known: Option<&'static EventType>,
-    fields: OnceCell<Fields<'a>>,
+    /// `None`: the data is no JSON object.
+    fields: OnceCell<Option<Fields<'a>>>,
 }
 
 impl<'a> Input<'a> {
@@ -23,6 +27,15 @@ impl<'a> Input<'a> {
     pub(super) fn new(event: &'a EventView<'a>, catalogue: &'static Catalogue) -> Self {
         let known = catalogue.resolve(event.event_type);
         Self { event, known, fields: OnceCell::new() }
+    }
+
+    /// An event whose type was looked up, and whose data was scanned.
+    pub(super) fn scanned(
+        event: &'a EventView<'a>,
+        known: &'static EventType,
+        fields: Fields<'a>,
+    ) -> Self {
+        Self { event, known: Some(known), fields: OnceCell::from(Some(fields)) }
     }
 
     /// Its type; `None` if the catalogue does not have it.
@@ -33,12 +46,16 @@ impl<'a> Input<'a> {
     /// Its channels.
     pub(super) fn deliveries(&self) -> Result<Vec<Delivery>, DeliveryError> {
         let unknown = || DeliveryError::UnknownType(self.event.event_type.to_owned());
-        self.known.ok_or_else(unknown)?.deliveries(self.event)
+        self.known.ok_or_else(unknown)?.deliveries_by(self.event, self.scan().as_ref())
     }
 
     /// The fields of its data. Data that is no JSON object has none.
     pub fn fields(&self) -> &Fields<'a> {
-        self.fields.get_or_init(|| Fields::of(self.event.data).unwrap_or_default())
+        self.scan().as_ref().unwrap_or(&NO_FIELDS)
+    }
+
+    fn scan(&self) -> &Option<Fields<'a>> {
+        self.fields.get_or_init(|| Fields::of(self.event.data))
     }
 }
 

@@ -52,6 +52,7 @@ mod state_channel;
 pub mod stores;
 mod table_decl;
 mod tables;
+mod taken_record;
 mod timers;
 mod trigger;
 mod updates;

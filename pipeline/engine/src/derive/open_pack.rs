@@ -1,5 +1,6 @@
-//! A pack of facts whose entries a task is processing, and what a task processes at a time.
+//! A pack of facts whose entries a task is processing.
 
+use crate::derive::taken_record::{TakenContent, TakenRecord};
 use crate::fact_pack::PackEntry;
 use crate::record::{Millis, Offset, Record};
 use crate::topology::Lane;
@@ -14,15 +15,6 @@ pub(super) struct OpenPack {
     next: u32,
 }
 
-/// A record as a task processes it.
-pub(super) struct TakenRecord<'a> {
-    pub(super) lane: Lane,
-    /// The record, or the entry of a pack as a record.
-    pub(super) record: &'a Record,
-    /// The entry's index in its pack.
-    pub(super) entry: Option<u32>,
-}
-
 impl OpenPack {
     /// The entries of this record.
     pub(super) fn of(lane: Lane, record: &Record, entries: Vec<PackEntry>) -> Self {
@@ -30,16 +22,36 @@ impl OpenPack {
         Self { lane, offset, timestamp, entries: entries.into_iter(), next: 0 }
     }
 
-    /// The next entry as a record, with its index.
-    pub(super) fn take(&mut self) -> Option<(u32, Record)> {
-        let body = self.entries.next()?.to_body();
+    /// The next entry.
+    pub(super) fn take(&mut self) -> Option<OpenEntry> {
+        let entry = self.entries.next()?;
         let index = self.next;
         self.next += 1;
-        Some((index, Record { offset: self.offset, timestamp: self.timestamp, body }))
+        Some(OpenEntry { offset: self.offset, timestamp: self.timestamp, index, entry })
     }
 
     /// Whether no entry is left.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.as_slice().is_empty()
+    }
+}
+
+/// An entry of the open pack.
+pub(super) struct OpenEntry {
+    offset: Offset,
+    timestamp: Millis,
+    index: u32,
+    entry: PackEntry,
+}
+
+impl OpenEntry {
+    /// It as a task processes it.
+    pub(super) fn taken(&self) -> TakenRecord<'_> {
+        let content = match &self.entry {
+            PackEntry::Fact(fact) => TakenContent::Fact(fact),
+            PackEntry::Record(body) => TakenContent::Record(body),
+        };
+        let Self { offset, timestamp, index, .. } = *self;
+        TakenRecord { offset, timestamp, content, entry: Some(index) }
     }
 }

@@ -37,9 +37,10 @@ use crate::derive::pending_copies::{
     PendingCopy, operator_names, pending_body, pending_copies, pending_record,
 };
 use crate::derive::plan::Destinations;
-use crate::derive::running::{LaneRecord, RunningTask};
+use crate::derive::running::RunningTask;
+use crate::derive::taken_record::LaneRecord;
 use crate::derive::timer_cause::TimerCause;
-use crate::derive::trigger::{Inherited, Subject, Trigger, hops_of};
+use crate::derive::trigger::{Inherited, Subject, Trigger};
 use crate::fact_pack::pack_of_record;
 use crate::port::StoreError;
 use crate::record::{Body, Millis, Outgoing};
@@ -64,13 +65,13 @@ impl RunningTask {
         event: &EventView<'_>,
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
-        self.batch.audit.event(event, hops_of(taken.lane, taken.record));
+        self.batch.audit.event(event, taken.hops());
         let whole = (self.state.savepoint(), self.batch.savepoint());
         let input = Input::new(event, rules.catalogue);
         let to = self.destinations(rules, &input);
         let subject = self.subject(&input, taken, event);
         let mut operators = to.own.with(rules.plan.every);
-        if hops_of(taken.lane, taken.record).is_none() {
+        if taken.hops().is_none() {
             operators = operators.with(rules.plan.admitted);
         }
         for operator in operators.iter().map(|index| rules.operators[index]) {
@@ -119,7 +120,7 @@ impl RunningTask {
         (event, to): (&EventView<'_>, ForwardedTo<'_>),
     ) -> Result<(), CommitFailure> {
         self.batch.begin_cause();
-        self.batch.audit.event(event, hops_of(taken.lane, taken.record));
+        self.batch.audit.event(event, taken.hops());
         self.batch.audit.add(&AuditItem::ForOtherKey(to.key, to.numbers));
         let input = Input::new(event, rules.catalogue);
         let subject = Subject { key: to.key, ..self.subject(&input, taken, event) };
@@ -236,7 +237,7 @@ impl RunningTask {
         rules: Rules<'_>,
         taken: LaneRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        let value = taken.record.body.value().unwrap_or_default();
+        let value = taken.record.value().unwrap_or_default();
         let event = match EventView::decode(value) {
             Ok(event) => event,
             Err(error) => {
@@ -244,14 +245,14 @@ impl RunningTask {
                 return Ok(());
             }
         };
-        let Some(copies) = pending_copies(&taken.record.body) else {
+        let Some(copies) = taken.record.record().and_then(pending_copies) else {
             let detail = "its list of copies can't be decoded; requeue it with the build that \
                           wrote it";
             self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
             return Ok(());
         };
-        self.batch.audit.event(&event, hops_of(taken.lane, taken.record));
-        let trigger = Trigger::of(taken.lane, taken.record, &event);
+        self.batch.audit.event(&event, taken.hops());
+        let trigger = Trigger::of(&taken, &event);
         let subject = Subject { trigger, key: event.key, time: taken.time };
         // Those of a critical event too: what waited once is not urgent any more.
         let inherited = Inherited { lane: Lane::Facts, ..trigger.inherited(taken.time) };
@@ -309,17 +310,17 @@ impl RunningTask {
         operator: &dyn Operator,
         taken: LaneRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        let event = match EventView::decode(taken.record.body.value().unwrap_or_default()) {
+        let event = match EventView::decode(taken.record.value().unwrap_or_default()) {
             Ok(event) => event,
             Err(error) => {
                 self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
                 return Ok(());
             }
         };
-        self.batch.audit.event(&event, hops_of(taken.lane, taken.record));
+        self.batch.audit.event(&event, taken.hops());
         let input = Input::new(&event, rules.catalogue);
         let mut subject = self.subject(&input, taken, &event);
-        if let Some(to) = ForwardedTo::of(taken.lane, taken.record) {
+        if let Some(to) = ForwardedTo::of(&taken) {
             subject.key = to.key;
         }
         let context = self.context(rules, operator, subject);
@@ -336,14 +337,14 @@ impl RunningTask {
         operator: &dyn Operator,
         (taken, kind): (LaneRecord<'_>, TriggerKind),
     ) -> Result<(), CommitFailure> {
-        let body = &taken.record.body;
-        let Some(cause) = TimerCause::decode(body.value().unwrap_or_default()) else {
+        let record = taken.record;
+        let Some(cause) = TimerCause::decode(record.value().unwrap_or_default()) else {
             let detail = "its cause can't be decoded; requeue it with the build that wrote \
                           the dead letter";
             self.put_dead_letter(rules, taken, Reason::ProcessingFailed, detail);
             return Ok(());
         };
-        let own = body.key().unwrap_or_default();
+        let own = record.key().unwrap_or_default();
         let done = if kind == TriggerKind::Update {
             let subject = Subject::of_update(&cause, taken.time);
             send(self.context(rules, operator, subject), own)?
@@ -364,7 +365,7 @@ impl RunningTask {
         operator: &dyn Operator,
         taken: LaneRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        if let Err(failed) = self.send_part(rules, operator, &taken.record.body)? {
+        if let Err(failed) = self.send_part(rules, operator, &taken.record.to_record().body)? {
             self.put_failed_call(rules, taken, failed);
         }
         Ok(())
@@ -373,7 +374,8 @@ impl RunningTask {
     /// Adds the dead letter of an operator that failed on a lane's record.
     fn put_failed_call(&mut self, rules: Rules<'_>, taken: LaneRecord<'_>, failed: RolledBackCall) {
         let at = &self.lanes[taken.lane.index()];
-        let cause = FailedCause::Record { at, record: taken.record, entry: taken.entry };
+        let (record, entry) = (&taken.record.to_record(), taken.record.entry);
+        let cause = FailedCause::Record { at, record, entry };
         failed.put(&mut self.batch, rules.topology, cause);
     }
 
@@ -405,7 +407,7 @@ impl RunningTask {
             _ => self.batch.counts.undecodable += 1,
         }
         let diagnosis = Diagnosis { reason: reason.as_str(), field: None, detail };
-        let LaneRecord { record, entry, .. } = taken;
+        let (record, entry) = (&taken.record.to_record(), taken.record.entry);
         let from = SourceAddress { at: &self.lanes[taken.lane.index()], record, entry };
         let letter = dead_letter_of(rules.topology, from, diagnosis);
         self.batch.audit.dead_letter(reason.as_str(), &letter, detail);
@@ -424,7 +426,7 @@ impl RunningTask {
         taken: LaneRecord<'a>,
         event: &'a EventView<'a>,
     ) -> Subject<'a> {
-        let trigger = Trigger::of(taken.lane, taken.record, event);
+        let trigger = Trigger::of(&taken, event);
         let trigger = match input.known().is_some_and(|of| of.broadcast) {
             true => trigger.in_task(self.partition),
             false => trigger,

@@ -163,7 +163,7 @@ pub struct Context<'a> {
     pub(super) ids: &'a mut IdFilter,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// The time of the cause: when an event was appended to the input, or when a timer was due. It
     /// does not depend on how far the lanes are processed.
     pub fn time(&self) -> Millis {
@@ -171,7 +171,7 @@ impl Context<'_> {
     }
 
     /// The account of the current event, or of the event that led to the current timer.
-    pub fn account(&self) -> &str {
+    pub fn account(&self) -> &'a str {
         self.trigger.account()
     }
 
@@ -192,7 +192,7 @@ impl Context<'_> {
 
     /// The key it runs for. State belongs to it and the account: with another key of the event, by
     /// the routing plan, it is that one.
-    pub fn key(&self) -> &str {
+    pub fn key(&self) -> &'a str {
         self.key
     }
 

@@ -19,10 +19,11 @@ use crate::derive::forward::ForwardedTo;
 use crate::derive::id_filter::IdFilter;
 use crate::derive::intervals::Intervals;
 use crate::derive::lane_times::{LaneSet, LaneTimes};
-use crate::derive::open_pack::{OpenPack, TakenRecord};
+use crate::derive::open_pack::OpenPack;
 use crate::derive::operator::Rules;
 use crate::derive::progress::TaskProgress;
 use crate::derive::source_offsets::{Occurrence, SourceOffsets};
+use crate::derive::taken_record::{LaneRecord, TakenRecord};
 use crate::derive::timers::TaskTimers;
 use crate::derive::trigger::append_time;
 use crate::lane_record::VERDICT;
@@ -114,17 +115,6 @@ pub(super) struct RestoredTask {
     pub(super) lane_ids: [TopicId; Lane::COUNT],
     /// The value level in force.
     pub(super) level: ValueLevel,
-}
-
-/// The record or entry being processed, and the lane it was taken from.
-#[derive(Clone, Copy)]
-pub(super) struct LaneRecord<'a> {
-    pub(super) lane: Lane,
-    pub(super) record: &'a Record,
-    /// The index of an entry in its pack of facts.
-    pub(super) entry: Option<u32>,
-    /// When it was appended to the input.
-    pub(super) time: Millis,
 }
 
 impl RunningTask {
@@ -223,20 +213,20 @@ impl RunningTask {
     pub(super) fn take<'a>(
         &mut self,
         rules: Rules<'_>,
-        taken: &TakenRecord<'a>,
+        (lane, record): (Lane, TakenRecord<'a>),
         stated: Option<&Verdict>,
     ) -> LaneRecord<'a> {
-        let TakenRecord { lane, record, entry } = *taken;
-        self.batch.take(lane, record.offset);
-        let time = append_time(lane, record, stated);
-        let cause = AuditCause::Record { lane, offset: record.offset, entry };
+        let TakenRecord { offset, entry, .. } = record;
+        self.batch.take(lane, offset);
+        let time = append_time(lane, &record, stated);
+        let cause = AuditCause::Record { lane, offset, entry };
         self.batch.audit.begin(rules.audit, cause, time);
         stated.into_iter().for_each(|verdict| self.batch.audit.verdict(verdict));
         self.times.consume(lane, time);
         if self.settle_from == Millis::default() {
             self.settle_from = time;
         }
-        LaneRecord { lane, record, entry, time }
+        LaneRecord { lane, record, time }
     }
 
     /// Processes a whole record, or an entry of a pack, and sends what can't wait of the totals
@@ -244,24 +234,26 @@ impl RunningTask {
     pub(super) fn process_one(
         &mut self,
         rules: Rules<'_>,
-        taken: &TakenRecord<'_>,
+        lane: Lane,
+        record: TakenRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        self.process_record(rules, taken)?;
+        self.process_record(rules, lane, record)?;
         self.flush_early(rules)
     }
 
     fn process_record(
         &mut self,
         rules: Rules<'_>,
-        taken: &TakenRecord<'_>,
+        lane: Lane,
+        record: TakenRecord<'_>,
     ) -> Result<(), CommitFailure> {
-        let TakenRecord { lane, record, .. } = *taken;
-        let verdict = record.body.header(VERDICT).map(Verdict::decode).transpose();
+        let body = record.record();
+        let verdict = body.and_then(|body| body.header(VERDICT)).map(Verdict::decode).transpose();
         let stated = verdict.as_ref().ok().and_then(Option::as_ref);
-        let taken = self.take(rules, taken, stated);
+        let taken = self.take(rules, (lane, record), stated);
         // It has the verdict of its first time, by which it would be a copy.
-        let fact = (lane == Lane::Facts).then_some(&record.body);
-        if let Some(requeued) = fact.and_then(RequeuedFor::decode) {
+        let requeued = body.filter(|_| lane == Lane::Facts).and_then(RequeuedFor::decode);
+        if let Some(requeued) = requeued {
             return self.operate_again(rules, taken, requeued);
         }
         let verdict = match verdict {
@@ -279,13 +271,13 @@ impl RunningTask {
             self.batch.audit.add(&AuditItem::SecondCopy);
             return Ok(());
         }
-        let Some(value) = record.body.value() else {
+        let Some(value) = record.value() else {
             let detail = "the lane record has no value";
             self.put_dead_letter(rules, taken, Reason::EmptyValue, detail);
             return Ok(());
         };
         match EventView::decode(value) {
-            Ok(event) => match ForwardedTo::of(lane, record) {
+            Ok(event) => match ForwardedTo::of(&taken) {
                 Some(to) => self.operate_forwarded(rules, taken, (&event, to)),
                 None => self.operate(rules, taken, &event),
             },

@@ -10,35 +10,23 @@ use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
 
+use crate::derive::taken_record::{LaneRecord, TakenRecord};
 use crate::derive::timer_cause::TimerCause;
 use crate::derive::timers::{TimerKey, TimerKind};
-use crate::fact_pack::{HOPS, TIME};
-use crate::record::{Millis, Partition, Record};
+use crate::record::{Millis, Partition};
 use crate::topology::Lane;
 use crate::verdict::Verdict;
 
 /// When a record of a lane was appended to the input: the verdict of ADMIT or the fact's header
 /// says it. Any other record has only the time at which it was appended to the lane.
-pub(super) fn append_time(lane: Lane, record: &Record, verdict: Option<&Verdict>) -> Millis {
-    let of_fact = || match lane {
-        Lane::Facts | Lane::FactsUrgent => {
-            record.body.header(TIME).and_then(|time| time.try_into().ok())
-        }
-        _ => None,
-    };
+pub(super) fn append_time(
+    lane: Lane,
+    record: &TakenRecord<'_>,
+    verdict: Option<&Verdict>,
+) -> Millis {
+    let of_fact = || if lane.has_facts() { record.cause_time() } else { None };
     let stated = verdict.map(|verdict| verdict.append_time);
-    let stated = stated.or_else(|| of_fact().map(|time| Millis(i64::from_be_bytes(time))));
-    stated.unwrap_or(record.timestamp)
-}
-
-/// The hops that led to a record, itself included; `None` if ADMIT wrote it.
-pub(super) fn hops_of(lane: Lane, record: &Record) -> Option<u8> {
-    match lane {
-        Lane::Facts | Lane::FactsUrgent => {
-            record.body.header(HOPS).and_then(|hops| hops.first().copied())
-        }
-        _ => None,
-    }
+    stated.or_else(of_fact).unwrap_or(record.timestamp)
 }
 
 /// What a fact inherits from its cause.
@@ -122,10 +110,10 @@ pub(super) struct CauseNames<'a> {
 
 impl<'a> Trigger<'a> {
     /// The cause that a lane's record is.
-    pub(super) fn of(lane: Lane, record: &'a Record, event: &'a EventView<'a>) -> Self {
-        let hops = hops_of(lane, record).unwrap_or(0);
-        let value = record.body.value().unwrap_or_default();
-        let urgent = event.priority == Priority::Critical || lane == Lane::FactsUrgent;
+    pub(super) fn of(taken: &LaneRecord<'a>, event: &'a EventView<'a>) -> Self {
+        let hops = taken.hops().unwrap_or(0);
+        let value = taken.record.value().unwrap_or_default();
+        let urgent = event.priority == Priority::Critical || taken.lane == Lane::FactsUrgent;
         Self::Event { event, value, hops, urgent, task: None }
     }
 

@@ -9,9 +9,10 @@
 use tidewire_schemas::envelope::Reason;
 
 use crate::derive::failure::CommitFailure;
-use crate::derive::open_pack::{OpenPack, TakenRecord};
+use crate::derive::open_pack::OpenPack;
 use crate::derive::operator::Rules;
 use crate::derive::running::RunningTask;
+use crate::derive::taken_record::TakenRecord;
 use crate::fact_pack::decode;
 use crate::record::Record;
 use crate::topology::Lane;
@@ -39,16 +40,16 @@ impl RunningTask {
         lane: Lane,
         record: &Record,
     ) -> Result<(), CommitFailure> {
-        let whole = TakenRecord { lane, record, entry: None };
+        let whole = TakenRecord::whole(record);
         let pack = if lane.has_facts() { record.body.value_bytes() } else { None };
-        let Some(pack) = pack else { return self.process_one(rules, &whole) };
+        let Some(pack) = pack else { return self.process_one(rules, lane, whole) };
         match decode(&pack) {
             Ok(entries) => {
                 self.pack = Some(OpenPack::of(lane, record, entries));
                 self.process_entry(rules).map(drop)
             }
             Err(error) => {
-                let taken = self.take(rules, &whole, None);
+                let taken = self.take(rules, (lane, whole), None);
                 self.put_dead_letter(rules, taken, Reason::AvroDecode, &error.to_string());
                 Ok(())
             }
@@ -59,11 +60,11 @@ impl RunningTask {
     pub(super) fn process_entry(&mut self, rules: Rules<'_>) -> Result<bool, CommitFailure> {
         let Some(pack) = &mut self.pack else { return Ok(false) };
         let lane = pack.lane;
-        let Some((index, record)) = pack.take() else {
+        let Some(entry) = pack.take() else {
             self.pack = None;
             return Ok(false);
         };
-        self.process_one(rules, &TakenRecord { lane, record: &record, entry: Some(index) })?;
+        self.process_one(rules, lane, entry.taken())?;
         Ok(true)
     }
 
