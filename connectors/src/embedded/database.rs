@@ -253,6 +253,10 @@ fn database_options(config: &Config) -> Options {
     options
 }
 
+/// The share of the write buffer of an index of keys that its bloom filter takes: most keys that are
+/// looked up are new.
+const KEYS_BUFFER_FILTER_RATIO: f64 = 0.02;
+
 fn family_options(name: &str, cache: &Cache, floors: &mut HashMap<String, Floors>) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
@@ -277,6 +281,8 @@ fn family_options(name: &str, cache: &Cache, floors: &mut HashMap<String, Floors
             let floor = floors.entry(topic.to_owned()).or_default().clone();
             if kind == "keys" {
                 table.set_bloom_filter(10.0, false);
+                options.set_memtable_prefix_bloom_ratio(KEYS_BUFFER_FILTER_RATIO);
+                options.set_memtable_whole_key_filtering(true);
                 options.set_compaction_filter("below-start", keys_filter(floor));
             } else {
                 options.set_compaction_filter("below-start", records_filter(floor));

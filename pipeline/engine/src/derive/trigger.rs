@@ -6,6 +6,8 @@
 //! operator's timer sets costs none: it recurs, as often as it likes, and what it causes is as far
 //! from the first event as before.
 
+use std::borrow::Cow;
+
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::id::{hash128, hex};
@@ -104,7 +106,7 @@ pub struct KeptCause {
 pub(super) struct CauseNames<'a> {
     pub(super) account: &'a str,
     /// The id from which theirs are derived.
-    pub(super) id: String,
+    pub(super) id: Cow<'a, str>,
     pub(super) correlation: &'a str,
 }
 
@@ -162,16 +164,16 @@ impl<'a> Trigger<'a> {
                 id: match self {
                     // With a space, as no event id has one: no producer can choose it.
                     Self::Event { task: Some(task), .. } => {
-                        format!("{} task {}", event.event_id, task.0)
+                        Cow::Owned(format!("{} task {}", event.event_id, task.0))
                     }
-                    _ => event.event_id.to_owned(),
+                    _ => Cow::Borrowed(event.event_id),
                 },
                 correlation: event.correlation_id,
             },
             Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => CauseNames {
                 account: &cause.account,
                 // With a space, as no event id has one: no producer can choose it.
-                id: format!("timer {}", cause.hex()),
+                id: Cow::Owned(format!("timer {}", cause.hex())),
                 correlation: &cause.correlation,
             },
         }

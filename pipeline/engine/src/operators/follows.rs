@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! table 110  account · user · relation, 1 byte · target → nothing, with a stamp
+//! table 111  account · user → nothing: there is or was an edge that hides somebody
 //! follows:{user}  follows/{target}, blocks/{target}, mutes/{target}, blocked_by/{other}
 //!                 → the event that made it so; removed with a tombstone
 //! ```
@@ -12,14 +13,22 @@
 //! of a block does not bring a follow back.
 //!
 //! An edge is a row of its own, so that no value grows with the number of edges.
+//!
+//! Every notification asks whether its actor is hidden from its user. Most users hide nobody, so
+//! that is one read of table 111, whose rows stay once they are there.
 
-use crate::derive::stores::{FieldDecoder, Latest, Replacement, Stamp, Stamped, StoreKey};
+use crate::derive::stores::{
+    FieldDecoder, KeyValue, Latest, Replacement, Stamp, Stamped, StoreKey,
+};
 use crate::derive::{
     Context, Events, Flow, Input, Operator, OperatorError, StateChannel, TableDecl,
 };
 
 /// The edges by account, user, relation and target.
 const EDGES: Latest<(String, String, (Relation, String)), ()> = Latest::new(110, "follows.edges");
+
+/// The users that may hide somebody.
+const HIDERS: KeyValue<(String, String), ()> = KeyValue::new(111, "follows.hiders");
 
 const CHANNEL: StateChannel = StateChannel::new("follows");
 
@@ -33,6 +42,11 @@ enum Relation {
 }
 
 impl Relation {
+    /// Whether it hides the target from the user.
+    fn hides(self) -> bool {
+        self != Self::Follows
+    }
+
     /// The first part of state keys.
     fn name(self) -> &'static str {
         match self {
@@ -85,7 +99,7 @@ impl Operator for Follows {
     }
 
     fn tables(&self) -> &'static [TableDecl] {
-        const TABLES: &[TableDecl] = &[EDGES.decl()];
+        const TABLES: &[TableDecl] = &[EDGES.decl(), HIDERS.decl()];
         TABLES
     }
 
@@ -155,6 +169,12 @@ fn set_edge(
     let Replacement::Newest { before } = EDGES.set(context, &row, &new)? else {
         return Ok(());
     };
+    if relation.hides() && edge == Edge::Present {
+        let of_user = (context.account(), context.key());
+        if HIDERS.get(context, &of_user)?.is_none() {
+            HIDERS.put(context, &of_user, &());
+        }
+    }
     let state_key = format!("{}/{target}", relation.name());
     match (edge, before) {
         (Edge::Present, _) => CHANNEL.publish_current(context, &user, &state_key),
@@ -175,6 +195,9 @@ fn row(
 /// Whether the current key, a user, must not be told of `target`: the user blocks or mutes
 /// `target`, or `target` blocks the user. Other operators of the same task may ask.
 pub fn hides(context: &mut Context<'_>, target: &str) -> Result<bool, OperatorError> {
+    if HIDERS.get(context, &(context.account(), context.key()))?.is_none() {
+        return Ok(false);
+    }
     for relation in [Relation::Blocks, Relation::Mutes, Relation::BlockedBy] {
         let row = row(context, relation, target);
         if EDGES.get(context, &row)?.is_some() {
