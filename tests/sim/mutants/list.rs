@@ -293,8 +293,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "lane_times_are_those_of_the_lane",
         file: "src/derive/trigger.rs",
         breaks: "The time of an event is that of its append to the lane.",
-        original: "stated.unwrap_or(record.timestamp)",
-        mutated: "if stated.is_some() { record.timestamp } else { record.timestamp }",
+        original: "stated.or_else(of_fact).unwrap_or(record.timestamp)",
+        mutated: "if stated.or_else(of_fact).is_some() { record.timestamp } else { record.timestamp }",
     },
     Mutant {
         name: "state_is_dropped_by_the_fastest_lane",
@@ -529,7 +529,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "the_index_of_an_entry_is_left_out",
-        file: "src/derive/unpack.rs",
+        file: "src/derive/open_pack.rs",
         breaks: "Dead letters of two entries of a pack have one address.",
         original: "Some(index)",
         mutated: "Some(index).filter(|_| false)",
@@ -554,8 +554,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "facts_are_de_duplicated",
         file: "src/derive/operate.rs",
         breaks: "A fact takes an id that an event of a producer may have, and space for a day.",
-        original: "hops_of(taken.lane, taken.record).is_none()",
-        mutated: "hops_of(taken.lane, taken.record).is_none() || true",
+        original: "taken.hops().is_none()",
+        mutated: "taken.hops().is_none() || true",
     },
     Mutant {
         name: "values_of_any_size_are_written",
@@ -811,8 +811,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "audit_of_packs_without_entries",
         file: "src/derive/running.rs",
         breaks: "The audit does not say which entry of a pack it is about.",
-        original: "AuditCause::Record { lane, offset: record.offset, entry }",
-        mutated: "AuditCause::Record { lane, offset: record.offset, entry: entry.and(None) }",
+        original: "AuditCause::Record { lane, offset, entry }",
+        mutated: "AuditCause::Record { lane, offset, entry: entry.and(None) }",
     },
     Mutant {
         name: "parts_without_an_audit",
