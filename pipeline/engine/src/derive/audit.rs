@@ -185,7 +185,7 @@ impl AuditLog {
     /// Ends the audit; returns its records for the task's partition of the topic.
     pub(super) fn seal(&mut self, topic: &Topic, partition: Partition) -> Vec<Outgoing> {
         self.end_entry();
-        let Self { encoder, parts, .. } = std::mem::take(self);
+        let Self { encoder, parts, .. } = self;
         let ends = parts.iter().skip(1).copied().chain([encoder.bytes.len()]);
         let records = parts.iter().zip(ends).enumerate().map(|(n, (from, to))| {
             let mut value = part_head(n, parts.len());
@@ -193,7 +193,17 @@ impl AuditLog {
             let body = Body::new(None, Some(&value), &[]);
             Outgoing { topic: topic.clone(), partition, body }
         });
-        records.collect()
+        let records = records.collect();
+        self.clear();
+        records
+    }
+
+    /// Drops everything and keeps the memory for the next transaction, unless one that was large
+    /// has left much of it.
+    pub(super) fn clear(&mut self) {
+        self.encoder.clear();
+        self.parts.clear();
+        (self.entry, self.omitted) = (None, 0);
     }
 
     fn end_entry(&mut self) {

@@ -122,6 +122,20 @@ impl TaskBatch {
         self.taken == 0 && self.ticks.is_empty()
     }
 
+    /// An empty batch that takes over the memory of this one, whose outputs were moved out.
+    pub(super) fn successor(&mut self) -> Self {
+        let mut next = Self {
+            made: std::mem::take(&mut self.made),
+            emissions: std::mem::take(&mut self.emissions),
+            audit: std::mem::take(&mut self.audit),
+            ..Self::default()
+        };
+        next.made.clear();
+        next.emissions.clear();
+        next.audit.clear();
+        next
+    }
+
     /// Records processed, each entry of a pack counted.
     pub(super) fn taken(&self) -> usize {
         self.taken as usize

@@ -423,7 +423,8 @@ impl RunningTask {
                 self.progress.order = *end;
             }
         }
-        let batch = std::mem::take(&mut self.batch);
+        let next = self.batch.successor();
+        let batch = std::mem::replace(&mut self.batch, next);
         for lane in Lane::ALL {
             let position = &mut self.progress.lanes[lane.index()];
             *position = batch.next(lane).or(*position);

@@ -15,6 +15,9 @@ use crate::topology::Lane;
 /// Where the last texts of a part are looked up: a text that is not there is written again.
 const SLOTS: usize = 1_024;
 
+/// Bytes of the buffer that are kept for the next transaction.
+const KEPT_BYTES: usize = 256 << 10;
+
 /// The head of a part, before its entries.
 pub(super) fn part_head(part: usize, parts: usize) -> Vec<u8> {
     let mut out = vec![VERSION];
@@ -43,6 +46,15 @@ pub(super) struct EncodedUpTo {
 }
 
 impl AuditEncoder {
+    /// Drops what is encoded and keeps the memory, as far as most transactions need it. What the
+    /// slots say of earlier texts is compared before it is used, so it may stay.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
+        self.texts.clear();
+        self.texts.shrink_to(SLOTS);
+    }
+
     /// Begins a part behind what is encoded.
     pub(super) fn begin_part(&mut self) {
         self.texts.clear();
