@@ -253,8 +253,8 @@ fn database_options(config: &Config) -> Options {
     options
 }
 
-/// The share of the write buffer of an index of keys that its bloom filter takes: most keys that are
-/// looked up are new.
+/// The share of the write buffer of an index of keys that its bloom filter takes: most keys that
+/// are looked up are new.
 const KEYS_BUFFER_FILTER_RATIO: f64 = 0.02;
 
 fn family_options(name: &str, cache: &Cache, floors: &mut HashMap<String, Floors>) -> Options {

@@ -257,8 +257,8 @@ impl TaskDatabase {
     }
 }
 
-/// The share of a write buffer that its bloom filter takes. Most reads are of keys that are new, and
-/// a search of the buffer costs more than all its other reads.
+/// The share of a write buffer that its bloom filter takes. Most reads are of keys that are new,
+/// and a search of the buffer costs more than all else of such a read.
 const BUFFER_FILTER_RATIO: f64 = 0.02;
 
 fn database_options(shared: &SharedBuffers) -> Options {

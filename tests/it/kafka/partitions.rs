@@ -9,7 +9,7 @@ use tidewire_tests::broker;
 use super::fixture::{EventWriter, TopicNamespace, check, serve};
 
 /// Events per second: a transaction holds several.
-const RATE: u32 = 300;
+const RATE: u32 = 150;
 
 #[test]
 fn a_typical_transaction_writes_to_at_most_24_partitions() {

@@ -294,7 +294,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/derive/trigger.rs",
         breaks: "The time of an event is that of its append to the lane.",
         original: "stated.or_else(of_fact).unwrap_or(record.timestamp)",
-        mutated: "if stated.or_else(of_fact).is_some() { record.timestamp } else { record.timestamp }",
+        mutated: "stated.or_else(of_fact).map(|_| record.timestamp).unwrap_or(record.timestamp)",
     },
     Mutant {
         name: "state_is_dropped_by_the_fastest_lane",
