@@ -36,7 +36,7 @@ pub(super) const LIMITS: &[TightLimit] = &[
     TightLimit {
         file: "src/derive/audit.rs",
         original: "const ENTRY_MAX_BYTES: usize = 128 << 10;",
-        tight: "const ENTRY_MAX_BYTES: usize = (448 << 10) - 300;",
+        tight: "const ENTRY_MAX_BYTES: usize = (320 << 10) - 300;",
     },
     TightLimit {
         file: "src/derive/commit.rs",
