@@ -51,8 +51,21 @@ impl RunningTask {
                 }
             }
         }
+        self.put_unsent(rules);
         self.intervals.seal(&mut self.state);
         self.flush_early(rules)
+    }
+
+    /// Adds the dead letters of what the last round has marked. Only a task that remembers no
+    /// further key sends anything in that round, and there nothing can wait either.
+    fn put_unsent(&mut self, rules: Rules<'_>) {
+        for mark in merged(self.batch.take_marks()).into_values() {
+            let Some((operator, _)) = operator_of(rules, &mark) else { continue };
+            self.batch.audit.begin(rules.audit, AuditCause::Update(audited(&mark)), mark.time);
+            let failed =
+                RolledBackCall::unsent_update(operator.name(), &mark.cause, ROUNDS_MAX + 1);
+            self.put_update(rules, &mark, failed);
+        }
     }
 
     /// Lets the update of a key wait for the end of its interval.

@@ -16,9 +16,8 @@ fn key(n: u8) -> Bytes {
 /// Whether both give the same answers.
 fn same(a: &Intervals, b: &Intervals) -> bool {
     let keys = (0..5).map(key);
-    let rows = |of: &Intervals| {
-        (of.waiting.clone(), of.packs.clone(), of.slots.clone(), of.new.clone())
-    };
+    let rows =
+        |of: &Intervals| (of.waiting.clone(), of.packs.clone(), of.slots.clone(), of.new.clone());
     let current = |of: &Intervals| keys.clone().map(|k| of.current(&k)).collect::<Vec<_>>();
     (rows(a), a.remembered, current(a)) == (rows(b), b.remembered, current(b))
 }
