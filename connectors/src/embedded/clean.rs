@@ -281,9 +281,9 @@ mod tests {
     use crate::embedded::append::EmbeddedAppender;
     use crate::embedded::config::{Config, Upkeep};
 
-    struct StoppedClock;
+    struct CompactionClock;
 
-    impl Clock for StoppedClock {
+    impl Clock for CompactionClock {
         fn now(&self) -> Millis {
             Millis(1_000)
         }
@@ -293,7 +293,7 @@ mod tests {
 
     fn open(dir: &Path) -> Arc<Core> {
         let config = Config { upkeep: Upkeep::Caller, ..Config::new(dir) };
-        Arc::new(Core::open(config, Arc::new(StoppedClock)).unwrap())
+        Arc::new(Core::open(config, Arc::new(CompactionClock)).unwrap())
     }
 
     fn create(core: &Core, cleanup: Cleanup) -> Topic {

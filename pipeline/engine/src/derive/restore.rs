@@ -66,6 +66,8 @@ pub(super) struct RestoreContext<'a> {
     pub(super) owner: &'a str,
     /// Bytes that the filter of accepted ids may use.
     pub(super) id_filter_bytes: usize,
+    /// The seed of hash tables in memory.
+    pub(super) hash_seed: u64,
     pub(super) now: Millis,
 }
 
@@ -174,7 +176,7 @@ impl ChangelogReader {
         let FittingStore { store, progress, must_be_complete } = opened;
         Ok(Self {
             partition,
-            state: task_state(store),
+            state: task_state(store, context.hash_seed),
             ids: IdFilter::new(context.id_filter_bytes),
             progress,
             reader,
@@ -306,11 +308,11 @@ impl ChangelogReader {
         let at = self.tails.each_ref().map(|tail| tail.at.clone());
         let bounds = changelog_bounds(context, &at).map_err(asking)?;
         // A store is locked while it is open, so the old one is closed first.
-        let nothing = task_state(Box::<MemoryStore>::default());
+        let nothing = task_state(Box::<MemoryStore>::default(), context.hash_seed);
         std::mem::replace(&mut self.state, nothing).close().map_err(opening)?;
         let location = context.store_location(self.partition);
         let empty = location.rebuild(bounds, AWAY_TOO_LONG).map_err(opening)?;
-        self.state = task_state(empty.store);
+        self.state = task_state(empty.store, context.hash_seed);
         self.ids = IdFilter::new(context.id_filter_bytes);
         let from = starts(&empty.progress, bounds);
         let ends = [bounds.state.end, bounds.windows.end, bounds.order.end];

@@ -68,7 +68,7 @@ impl Sandbox {
     ) -> Result<Self, EngineError> {
         let StoredTask { partition, store, progress } = stored;
         let tables = TaskTables::of(operators);
-        let mut state = task_state(store);
+        let mut state = task_state(store, config.hash_seed);
         let moving = |error| EngineError::of_store("moving kept rows to their tables", error);
         let mut rows = KeptRowsMove::begin();
         // Each portion begins behind the one before.

@@ -1,3 +1,5 @@
+//! Tests of kept rows: their keys, what a move reads and moves, and removals.
+
 use proptest::prelude::*;
 
 use super::*;

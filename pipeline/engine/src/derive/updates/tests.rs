@@ -256,6 +256,7 @@ fn sandbox(operators: Operators) -> Sandbox {
         settings_hash: 0,
         catalogue: Catalogue::builtin(),
         dedup_filter_bytes: DEDUP_FILTER_BYTES,
+        hash_seed: 0,
         standby: false,
     };
     let stored = StoredTask {
