@@ -56,11 +56,15 @@ impl RunningTask {
         self.flush_early(rules)
     }
 
-    /// Adds the dead letters of what the last round has marked. Only a task that remembers no
-    /// further key sends anything in that round, and there nothing can wait either.
+    /// Lets what the last round has marked wait. Only a task that remembers no further key sends
+    /// anything in that round: there a new key can't wait, so its update becomes a dead letter.
     fn put_unsent(&mut self, rules: Rules<'_>) {
         for mark in merged(self.batch.take_marks()).into_values() {
-            let Some((operator, _)) = operator_of(rules, &mark) else { continue };
+            let Some((operator, updates)) = operator_of(rules, &mark) else { continue };
+            if self.intervals.coalesce(&mark.key, mark.time) == Coalesced::Wait {
+                self.defer_update(updates, mark);
+                continue;
+            }
             self.batch.audit.begin(rules.audit, AuditCause::Update(audited(&mark)), mark.time);
             let failed =
                 RolledBackCall::unsent_update(operator.name(), &mark.cause, ROUNDS_MAX + 1);

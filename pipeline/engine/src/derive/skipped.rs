@@ -15,10 +15,10 @@
 //! portions, so that it does not block the other tasks of the thread.
 //!
 //! A row here is newer than that of the table itself, which only a build that declares the table
-//! writes. A removal needs no row here: it removes the row of the table itself, which a store can
-//! do without knowing how the table expires. Rows of table 9 expire as those of the longest window,
-//! at the end of their span. No changelog has these tables: they follow from the changelogs of the
-//! others.
+//! writes. A removal is not kept: it removes the row here and that of the table itself, for which a
+//! store need not be told how the table expires. Rows of table 9 expire as those of the longest
+//! window, at the end of their span. No changelog has these tables: they follow from the changelogs
+//! of the others.
 
 use std::ops::ControlFlow;
 

@@ -341,6 +341,9 @@ impl Operator for Chain {
     fn on_commit(&self, own: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
         let &[step] = own else { return Ok(()) };
         CHAINED.put(context, &u64::from(step), &1);
+        if step == 4 {
+            context.mark(&[0])?;
+        }
         if step < CHAIN { context.mark(&[step + 1]) } else { Ok(()) }
     }
 }
@@ -378,7 +381,8 @@ fn updates_that_follow_from_each_other_are_sent_later_or_become_dead_letters() {
         take(&mut full, n as u64, &like(&format!("e-{n}"), post));
     }
     let (steps, letters) = chained(&mut full);
-    assert_eq!((steps, letters.len()), (5, 1), "nothing can wait");
+    assert_eq!((steps, letters.len()), (5, 1), "no further key can wait");
+    assert!(full.first_interval().is_some(), "one that is remembered waits");
     let failure = letters[0].operator_failure().expect("one operator's");
     assert_eq!((failure.operator, failure.trigger.as_str()), ("engagement", "update"));
     let detail = letters[0].detail();
