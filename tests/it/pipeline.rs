@@ -84,6 +84,7 @@ impl PipelineUnderTest {
             settings_hash: 1,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         Derive::new(config, self.ports.clone(), OPERATORS).expect("joined")
     }

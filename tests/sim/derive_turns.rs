@@ -261,6 +261,7 @@ impl TestLoop {
             settings_hash: 7,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         let now = AtomicI64::new(log.state().now.0);
         let clock = Arc::new(ReadClock { now, step: clock_step });

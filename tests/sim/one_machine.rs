@@ -100,6 +100,7 @@ impl OneMachine {
                 settings_hash: 7,
                 standby: false,
                 dedup_filter_bytes: DEDUP_FILTER_BYTES,
+                hash_seed: self.processes,
             };
             let ports = DerivePorts {
                 log: Arc::new(process.clone()),

@@ -107,6 +107,7 @@ impl OnePartition {
                 catalogue: Catalogue::builtin(),
                 standby: false,
                 dedup_filter_bytes: DEDUP_FILTER_BYTES,
+                hash_seed: 0,
             };
             let ports = DerivePorts {
                 log: Arc::new(self.log.clone()),

@@ -129,6 +129,7 @@ impl ReplayFixture {
             settings_hash: 7,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 3,
         };
         let ports = DerivePorts {
             log: Arc::new(self.log.clone()),

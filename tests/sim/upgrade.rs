@@ -44,8 +44,9 @@ const NEWEST: Table = Table(80);
 
 const SEEN: Table = Table(81);
 
-/// The tables of the later build, and one that both have.
-const COMPARED: [Table; 3] = [NEWEST, SEEN, Table(2)];
+/// The tables of the later build, one that both have, and those of rows that are kept for another
+/// build, which the later build leaves empty.
+const COMPARED: [Table; 5] = [NEWEST, SEEN, Table(2), Table(8), Table(9)];
 
 /// Keeps the newest event of each post that is not deleted, and when each was seen.
 struct LaterOperator;

@@ -161,6 +161,7 @@ impl TwoPartitions {
             settings_hash: 7,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         let ports = DerivePorts {
             log: Arc::new(self.log.clone()),

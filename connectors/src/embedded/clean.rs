@@ -6,11 +6,14 @@
 //! A pass writes in small batches so that no commit waits long behind one. An interrupted pass is
 //! repeated: its last batch moves the compacted offset, and every step may be repeated. A record at
 //! or above that offset is removed only because of a newer record of its key.
+//!
+//! A pass counts the keys that are new to the index. RocksDB's estimate of them would count each
+//! write of a key until it merges its files, so that a partition of a few busy keys would wait much
+//! too long. An interrupted pass leaves the count too low by its own keys at most.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use rocksdb::properties::ESTIMATE_NUM_KEYS;
 use rocksdb::{ReadOptions, WriteBatch};
 use tidewire_engine::port::{Cleanup, LogError};
 use tidewire_engine::record::{Body, Millis};
@@ -21,7 +24,7 @@ use super::config::{
 };
 use super::core::Core;
 use super::layout;
-use super::topic::{PartitionRef, UpkeepRun, UpkeepScope};
+use super::topic::{PartitionLog, PartitionRef, UpkeepProgress, UpkeepRun, UpkeepScope};
 use crate::telemetry;
 
 /// Compacts a partition: one pass if it is due, or as many as there are records for.
@@ -33,18 +36,12 @@ pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result
         return Ok(());
     };
     let mut progress = log.progress();
-    let waiting = log.end().saturating_sub(progress.cleaned);
-    let elapsed_ms = now.0.saturating_sub(progress.at.0);
-    if scope == UpkeepScope::Due {
-        let kept = keys_of(core, keys)? / topic.partitions.len() as u64;
-        if !is_due(Uncompacted { waiting, kept, elapsed_ms }) {
-            return Ok(());
-        }
+    if scope == UpkeepScope::Due && !is_due(Uncompacted::of(log, now)) {
+        return Ok(());
     }
     let cleaner = PartitionCleaner { core, of, keys, now };
     while progress.cleaned < log.end() {
-        progress.cleaned = cleaner.pass(progress.cleaned)?;
-        progress.at = now;
+        progress = cleaner.pass(progress)?;
         log.set_progress(progress);
         if scope == UpkeepScope::Due {
             break;
@@ -58,10 +55,20 @@ pub(super) fn clean(core: &Core, of: PartitionRef<'_>, run: UpkeepRun) -> Result
 struct Uncompacted {
     /// Records that were not compacted.
     waiting: u64,
-    /// About how many keys it has.
+    /// How many keys it has, or more after retention.
     kept: u64,
     /// Milliseconds since the last pass.
     elapsed_ms: i64,
+}
+
+impl Uncompacted {
+    fn of(log: &PartitionLog, now: Millis) -> Self {
+        let UpkeepProgress { cleaned, keys, at, .. } = log.progress();
+        // Retention removes records without their keys being counted.
+        let kept = keys.min(cleaned.saturating_sub(log.start()));
+        let elapsed_ms = now.0.saturating_sub(at.0);
+        Self { waiting: log.end().saturating_sub(cleaned), kept, elapsed_ms }
+    }
 }
 
 /// Whether a pass is worth it now.
@@ -70,14 +77,6 @@ fn is_due(partition: Uncompacted) -> bool {
     let many = waiting >= CLEAN_AFTER_RECORDS.max(kept);
     let some = elapsed_ms >= CLEAN_EVERY_MS && waiting >= kept / 2;
     many || some || elapsed_ms >= CLEAN_LATEST_MS
-}
-
-/// About how many keys a topic has: RocksDB's estimate for its key index.
-fn keys_of(core: &Core, keys: &str) -> Result<u64, LogError> {
-    let database = &core.database;
-    let family = database.family(keys)?;
-    let estimate = database.rocks().property_int_value_cf(&family, ESTIMATE_NUM_KEYS);
-    Ok(estimate.map_err(|error| database.log_error(&error))?.unwrap_or_default())
 }
 
 fn tombstone_delay(cleanup: &Cleanup) -> Option<u64> {
@@ -102,13 +101,13 @@ struct PartitionCleaner<'a> {
 }
 
 impl PartitionCleaner<'_> {
-    /// Compacts from the compacted offset on; returns the new one.
-    fn pass(&self, cleaned: u64) -> Result<u64, LogError> {
+    /// Compacts from the compacted offset on.
+    fn pass(&self, before: UpkeepProgress) -> Result<UpkeepProgress, LogError> {
         let mut newest: HashMap<Bytes, Newest> = HashMap::new();
         let mut older = Vec::new();
         let mut reached = self.of.log.end();
         let (mut records, mut key_bytes) = (0, 0);
-        let from = cleaned.max(self.of.log.start());
+        let from = before.cleaned.max(self.of.log.start());
         let span = from..self.of.log.end();
         self.core.scan(self.of, span, &mut |offset, value| {
             let body = self.body(offset, value)?;
@@ -129,22 +128,26 @@ impl PartitionCleaner<'_> {
         for offset in older {
             rows.remove_record(offset)?;
         }
+        let mut keys = before.keys;
         for (key, newest) in newest {
-            self.index(&mut rows, &key, &newest)?;
+            keys += u64::from(self.index(&mut rows, &key, &newest)?);
         }
-        rows.finish(reached)?;
-        Ok(reached)
+        let progress = UpkeepProgress { cleaned: reached, keys, at: self.now, ..before };
+        rows.finish(progress)?;
+        Ok(progress)
     }
 
-    /// Points the key index at a key's newest record and removes the older one.
+    /// Points the key index at a key's newest record and removes the older one. Returns whether the
+    /// key is new.
     fn index(
         &self,
         rows: &mut CleanerBatch<'_>,
         key: &[u8],
         newest: &Newest,
-    ) -> Result<(), LogError> {
+    ) -> Result<bool, LogError> {
         let row = layout::index_key(self.of.log.at.partition, key);
         let before = self.indexed(&row)?;
+        let is_new = before.is_none();
         // The same offset: an interrupted pass had done this.
         if let Some(before) = before.filter(|before| *before != newest.offset) {
             rows.remove_record(before)?;
@@ -154,7 +157,7 @@ impl PartitionCleaner<'_> {
             let row = layout::tombstone_key(self.of.log.at.partition, newest.offset);
             rows.put_key(&row, &layout::encode_tombstone(self.now, key))?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn indexed(&self, row: &[u8]) -> Result<Option<u64>, LogError> {
@@ -178,7 +181,7 @@ impl PartitionCleaner<'_> {
         let mut found = database.rocks().raw_iterator_cf_opt(&family, options);
         found.seek(layout::tombstone_key(partition, 0));
         let mut rows = CleanerBatch::new(self);
-        let mut dropped = 0;
+        let (mut dropped, mut progress) = (0, self.of.log.progress());
         while let Some((row, value)) = found.item() {
             let (offset, (since, key)) = layout::tombstone_offset(row)
                 .zip(layout::split_tombstone(value))
@@ -190,6 +193,7 @@ impl PartitionCleaner<'_> {
             if self.indexed(&index)? == Some(offset) {
                 rows.remove_record(offset)?;
                 rows.remove_key(&index)?;
+                progress.keys = progress.keys.saturating_sub(1);
             }
             rows.remove_key(row)?;
             dropped += 1;
@@ -199,7 +203,10 @@ impl PartitionCleaner<'_> {
             found.next();
         }
         found.status().map_err(|error| database.log_error(&error))?;
-        rows.write()?;
+        if dropped > 0 {
+            rows.finish(progress)?;
+            self.of.log.set_progress(progress);
+        }
         Ok(dropped == CLEAN_PASS_RECORDS)
     }
 
@@ -250,18 +257,104 @@ impl<'a> CleanerBatch<'a> {
         if batch.is_empty() { Ok(()) } else { self.cleaner.core.database.write(batch) }
     }
 
-    /// Writes the rest and the compacted offset.
-    fn finish(mut self, cleaned: u64) -> Result<(), LogError> {
+    /// Writes the rest, the compacted offset and the number of keys.
+    fn finish(mut self, progress: UpkeepProgress) -> Result<(), LogError> {
         let PartitionCleaner { core, of: PartitionRef { log, .. }, .. } = self.cleaner;
-        let key = layout::partition_key(b'c', log.topic, log.at.partition);
-        self.batch.put_cf(&core.database.meta()?, key, cleaned.to_be_bytes());
+        for (kind, number) in [(b'c', progress.cleaned), (b'k', progress.keys)] {
+            let key = layout::partition_key(kind, log.topic, log.at.partition);
+            self.batch.put_cf(&core.database.meta()?, key, number.to_be_bytes());
+        }
         self.write()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use tidewire_engine::port::{Appender, Clock, TopicSpec};
+    use tidewire_engine::record::{Outgoing, Partition, Topic};
+
     use super::*;
+    use crate::embedded::append::EmbeddedAppender;
+    use crate::embedded::config::{Config, Upkeep};
+
+    struct CompactionClock;
+
+    impl Clock for CompactionClock {
+        fn now(&self) -> Millis {
+            Millis(1_000)
+        }
+    }
+
+    const DELAY_MS: u64 = 1_000;
+
+    fn open(dir: &Path) -> Arc<Core> {
+        let config = Config { upkeep: Upkeep::Caller, ..Config::new(dir) };
+        Arc::new(Core::open(config, Arc::new(CompactionClock)).unwrap())
+    }
+
+    fn create(core: &Core, cleanup: Cleanup) -> Topic {
+        let topic = Topic::new("t");
+        let spec = TopicSpec { topic: topic.clone(), partitions: 2, cleanup };
+        core.create_topic(&spec, &mut core.lock_writer().unwrap()).unwrap();
+        topic
+    }
+
+    /// Appends a record for each of these keys to the second partition.
+    fn append(core: &Arc<Core>, keys: Range<u64>, value: Option<&[u8]>) {
+        let record = |n: u64| Outgoing {
+            topic: Topic::new("t"),
+            partition: Partition(1),
+            body: Body::new(Some(&n.to_be_bytes()), value, &[]),
+        };
+        EmbeddedAppender(core.clone()).append(&keys.map(record).collect::<Vec<_>>()).unwrap();
+    }
+
+    /// Compacts what there is at this time; returns the keys that are then counted.
+    fn compact(core: &Core, now: i64) -> u64 {
+        let topic = core.topic(&Topic::new("t")).unwrap();
+        let of = PartitionRef { topic: &topic, log: &topic.partitions[1] };
+        clean(core, of, UpkeepRun { now: Millis(now), scope: UpkeepScope::Everything }).unwrap();
+        Uncompacted::of(of.log, Millis(now)).kept
+    }
+
+    #[test]
+    fn keys_are_counted_once_however_often_they_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = open(dir.path());
+        create(&core, Cleanup::Compact { delete_retention_ms: DELAY_MS });
+        for pass in 0..20 {
+            append(&core, 0..100, Some(b"v"));
+            assert_eq!(compact(&core, pass), 100);
+        }
+        append(&core, 90..110, Some(b"v"));
+        assert_eq!(compact(&core, 50), 110);
+        append(&core, 0..40, None);
+        append(&core, 30..40, Some(b"again"));
+        assert_eq!(compact(&core, 60), 110, "tombstones are records too");
+        drop(core);
+        let core = open(dir.path());
+        assert_eq!(compact(&core, 70), 110, "after a restart");
+        assert_eq!(compact(&core, 60 + DELAY_MS as i64), 80, "their tombstones have left");
+        drop(core);
+        assert_eq!(compact(&open(dir.path()), 2_000), 80);
+    }
+
+    #[test]
+    fn keys_that_retention_has_removed_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = open(dir.path());
+        let (delete_retention_ms, retention_ms) = (DELAY_MS, 1);
+        let topic = create(&core, Cleanup::CompactDelete { delete_retention_ms, retention_ms });
+        append(&core, 0..100, Some(b"v"));
+        assert_eq!(compact(&core, 0), 100);
+        let log = core.topic(&topic).unwrap().partitions[1].clone();
+        core.move_start(&log, 70).unwrap();
+        assert_eq!(compact(&core, 0), 30);
+    }
 
     #[test]
     fn a_pass_is_due_once_it_has_as_much_to_compact_as_it_costs() {

@@ -195,7 +195,7 @@ impl Core {
             Some(row) => PartitionHead::decode(&row).ok_or_else(corruption)?,
         };
         let bounds = Bounds { start: Offset(number(b's')?), end: Offset(head.next) };
-        Ok((head, RecoveredState { bounds, cleaned: number(b'c')? }))
+        Ok((head, RecoveredState { bounds, cleaned: number(b'c')?, keys: number(b'k')? }))
     }
 
     /// Compares a partition's metadata with its records: no record may be at or after the end. If

@@ -13,6 +13,7 @@
 //!                 "h/" topic u32 · partition u32   next offset u64 · newest time i64 · bytes u64
 //!                 "s/" topic u32 · partition u32   log start u64
 //!                 "c/" topic u32 · partition u32   compacted up to u64
+//!                 "k/" topic u32 · partition u32   keys that were compacted u64
 //!                 "o/" group 0 topic 0 partition   next offset u64 · metadata
 //! ```
 //!
@@ -166,7 +167,7 @@ pub(super) fn topic_key(topic: &str) -> Vec<u8> {
     [b"t/", topic.as_bytes()].concat()
 }
 
-/// One of a partition's rows: `h`ead, `s`tart or `c`ompacted.
+/// One of a partition's rows: `h`ead, `s`tart, `c`ompacted or `k`eys.
 pub(super) fn partition_key(kind: u8, topic: u32, partition: Partition) -> [u8; 10] {
     let mut key = [b'/'; 10];
     key[0] = kind;

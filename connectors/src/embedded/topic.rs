@@ -62,6 +62,8 @@ pub(super) struct UpkeepRun {
 pub(super) struct UpkeepProgress {
     /// Records below this offset are compacted.
     pub(super) cleaned: u64,
+    /// Keys of these records, removed ones included as long as their tombstones stay.
+    pub(super) keys: u64,
     /// When the last pass of compaction was.
     pub(super) at: Millis,
     /// When retention was last checked.
@@ -74,6 +76,8 @@ pub(super) struct RecoveredState {
     pub(super) bounds: Bounds,
     /// Records below this offset are compacted.
     pub(super) cleaned: u64,
+    /// Keys of these records.
+    pub(super) keys: u64,
 }
 
 /// An open partition.
@@ -101,7 +105,8 @@ impl PartitionLog {
         recovered: &RecoveredState,
     ) -> Self {
         let never = Millis(i64::MIN);
-        let progress = UpkeepProgress { cleaned: recovered.cleaned, at: never, retained: never };
+        let RecoveredState { cleaned, keys, .. } = *recovered;
+        let progress = UpkeepProgress { cleaned, keys, at: never, retained: never };
         Self {
             at,
             topic,

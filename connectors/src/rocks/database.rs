@@ -148,14 +148,29 @@ impl TaskDatabase {
         self.rocks.write(rows).map_err(|error| self.error(&error))
     }
 
-    /// A table's family.
+    /// A declared table's family.
     fn family(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
-        let declared = self.tables[usize::from(table.0)];
-        let name = declared.map(TableFamily::name).ok_or_else(|| StoreError {
+        let declared = self.tables[usize::from(table.0)].ok_or_else(|| StoreError {
             message: format!("table {} was not declared when the store was opened", table.0),
             source: None,
         })?;
-        Ok(self.rocks.cf_handle(name).expect("opened with the database"))
+        Ok(self.column_family(declared))
+    }
+
+    /// The family of a table that may be one of another build; `None` if no build has declared it
+    /// in this database, so it has no rows.
+    fn stored_family(&self, table: Table) -> Result<Option<&ColumnFamily>, StoreError> {
+        if let Some(declared) = self.tables[usize::from(table.0)] {
+            return Ok(Some(self.column_family(declared)));
+        }
+        let stored = self.rocks.get_pinned(table_key(table));
+        let stored = stored.map_err(|error| self.error(&error))?;
+        let family = stored.and_then(|stored| TableFamily::decode(&stored));
+        Ok(family.map(|family| self.column_family(family)))
+    }
+
+    fn column_family(&self, family: TableFamily) -> &ColumnFamily {
+        self.rocks.cf_handle(family.name()).expect("opened with the database")
     }
 
     /// Lets entries of this table with an earlier time be deleted. Where the key begins with the
@@ -234,11 +249,13 @@ impl TaskDatabase {
     pub(super) fn write(&self, batch: &StoreBatch) -> Result<(), StoreError> {
         let (mut rows, mut row) = (WriteBatch::default(), Vec::new());
         for write in &batch.writes {
-            let family = self.family(write.table)?;
             put_row_key(write.table, &write.key, &mut row);
             match &write.value {
-                Some(value) => rows.put_cf(family, &row, value),
-                None => rows.delete_cf(family, &row),
+                Some(value) => rows.put_cf(self.family(write.table)?, &row, value),
+                None => {
+                    let family = self.stored_family(write.table)?;
+                    family.into_iter().for_each(|family| rows.delete_cf(family, &row));
+                }
             }
         }
         rows.put(PROGRESS, &batch.progress);

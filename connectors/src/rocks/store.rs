@@ -285,6 +285,38 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_a_table_that_only_another_build_has_can_be_removed_and_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = stores(dir.path());
+        let expiries = [TableExpiry::Never, TableExpiry::ByValueTime, TableExpiry::ByKeyTime];
+        let specs = [4, 5, 6].map(Table).into_iter().zip(expiries);
+        let specs: Vec<_> = specs.map(|(table, expiry)| spec(table, expiry)).collect();
+        let change = |(table, key, value): (Table, &[u8], Option<&str>)| StoreWrite {
+            table,
+            key: Bytes::copy_from_slice(key),
+            value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+        };
+        let (removed, left) = (&[1; 9][..], &[2; 9][..]);
+        let mut store = stores.open(Partition(0), &specs).unwrap();
+        let rows = |spec: &TableSpec| [removed, left].map(|key| (spec.table, key, Some("v")));
+        write(&mut *store, specs.iter().flat_map(rows).map(change).collect());
+        store.close().unwrap();
+        let mut store = stores.open(Partition(0), TABLES).unwrap();
+        let removals = specs.iter().map(|spec| (spec.table, removed, None));
+        let never_declared = (Table(7), removed, None);
+        write(&mut *store, removals.chain([never_declared]).map(change).collect());
+        store.close().unwrap();
+        let mut store = stores.open(Partition(0), &specs).unwrap();
+        for TableSpec { table, .. } in &specs {
+            assert_eq!(keys(&mut *store, *table, KeyRange::ALL), [left], "{table:?}");
+        }
+        let undeclared = vec![change((Table(7), left, Some("v")))];
+        store.hand_over(StoreBatch { writes: undeclared, progress: "p".into() }).unwrap();
+        let text = store.close().unwrap_err().message;
+        assert!(text.contains("table 7 was not declared"), "{text}");
+    }
+
+    #[test]
     fn a_store_of_another_layout_is_refused_with_the_command_to_run() {
         let dir = tempfile::tempdir().unwrap();
         let stores = stores(dir.path());

@@ -408,7 +408,8 @@ impl KeyRange<'_> {
     pub const ALL: KeyRange<'static> = KeyRange { from: &[], to: None };
 }
 
-/// A change of one key; no value removes it.
+/// A change of one key; no value removes it. A row of a table that was not declared when the store
+/// was opened can be removed, and nothing else: a build that declared it may have written the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreWrite {
     /// The table.

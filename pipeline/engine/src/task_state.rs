@@ -112,6 +112,17 @@ impl TaskState {
         self
     }
 
+    /// Hashes keys with this seed, before the first one is there.
+    pub(crate) fn with_hash_seed(mut self, seed: u64) -> Self {
+        self.rows.seed = seed;
+        self
+    }
+
+    /// The seed of hashes of keys.
+    pub(crate) fn hash_seed(&self) -> u64 {
+        self.rows.seed
+    }
+
     /// The current value, writes of the open transaction included.
     pub(crate) fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let found = self.rows.find(table, key);

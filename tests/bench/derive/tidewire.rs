@@ -96,6 +96,7 @@ pub(crate) fn run(words: &[String]) -> io::Result<()> {
         settings_hash: 0,
         standby: false,
         dedup_filter_bytes: DEDUP_FILTER_BYTES,
+        hash_seed: 0,
     };
     let derive = Derive::new(config, ports, &[&Count]).map_err(io::Error::other)?;
     turn(derive)

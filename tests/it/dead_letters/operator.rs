@@ -146,6 +146,7 @@ impl OperatorRound<'_> {
             settings_hash: 1,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         let mut derive = Derive::new(config, ports, self.operators).expect("joined");
         let mut admit = admit(log, &self.topology, &PoisonBreaker::new(PoisonLimit::OFF));

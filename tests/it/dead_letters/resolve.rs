@@ -200,6 +200,7 @@ fn an_event_that_failed_in_an_operator_leaves_no_trace_and_passes_when_requeued(
         settings_hash: 1,
         standby: false,
         dedup_filter_bytes: DEDUP_FILTER_BYTES,
+        hash_seed: 0,
     };
     let mut derive = Derive::new(config, ports, OPERATORS).expect("joined");
     let mut admit = admit(&log, &topology, &PoisonBreaker::new(PoisonLimit::OFF));

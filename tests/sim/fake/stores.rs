@@ -31,6 +31,8 @@ pub(crate) struct FakeDisk {
     written: Ticket,
     handed: Ticket,
     open: bool,
+    /// The tables it was opened with.
+    declared: BTreeSet<Table>,
     expiring: BTreeSet<Table>,
     horizon: BTreeMap<Table, Millis>,
 }
@@ -133,6 +135,7 @@ impl Stores for FakeStores {
             disk.open = true;
             disk.waiting.clear();
             disk.handed = disk.written;
+            disk.declared = tables.iter().map(|t| t.table).collect();
             let stamped = tables.iter().filter(|t| t.expiry == TableExpiry::ByValueTime);
             disk.expiring = stamped.map(|t| t.table).collect();
             Ok(())
@@ -212,6 +215,10 @@ impl Store for FakeStore {
         assert_eq!(keys.len(), batch.writes.len(), "a batch has each key once");
         self.check_owner();
         self.call(Call::StoreHandOver, |disk| {
+            for write in &batch.writes {
+                let is_declared = disk.declared.contains(&write.table);
+                assert!(is_declared || write.value.is_none(), "{:?} is undeclared", write.table);
+            }
             if disk.waiting.len() == MAX_WAITING {
                 self.stores.write_one(self.of, disk);
             }

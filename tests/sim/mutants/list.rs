@@ -36,7 +36,7 @@ pub(super) const LIMITS: &[TightLimit] = &[
     TightLimit {
         file: "src/derive/audit.rs",
         original: "const ENTRY_MAX_BYTES: usize = 128 << 10;",
-        tight: "const ENTRY_MAX_BYTES: usize = (448 << 10) - 300;",
+        tight: "const ENTRY_MAX_BYTES: usize = (320 << 10) - 300;",
     },
     TightLimit {
         file: "src/derive/commit.rs",
@@ -597,14 +597,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/derive/restore.rs",
         breaks: "A restore ends when one read returns nothing.",
         original: "step.done &= position >= self.tails[n].end;",
-        mutated: "step.done &= step.replayed == 0 || position >= self.tails[n].end;",
+        mutated: "step.done &= replayed == 0 || position >= self.tails[n].end;",
     },
     Mutant {
         name: "restores_count_records",
         file: "src/derive/restore.rs",
         breaks: "A restore stops at control records.",
         original: "step.done &= position >= self.tails[n].end;",
-        mutated: "step.done &= self.replayed + step.replayed as u64 >= self.tails[n].end.0;",
+        mutated: "step.done &= self.replayed + replayed as u64 >= self.tails[n].end.0;",
     },
     Mutant {
         name: "a_control_record_is_assumed",
@@ -624,8 +624,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "old_stores_are_continued",
         file: "src/derive/restore.rs",
         breaks: "The same, if the replay finds that records are missing.",
-        original: "self.must_be_complete && step.replayed > 0",
-        mutated: "self.must_be_complete && step.replayed > usize::MAX / 2",
+        original: "self.must_be_complete && step.moved",
+        mutated: "self.must_be_complete && replayed > usize::MAX / 2",
     },
     Mutant {
         name: "long_restores_are_kept",

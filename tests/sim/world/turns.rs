@@ -77,6 +77,7 @@ impl World {
                 settings_hash: 7,
                 standby: n % 2 == 1,
                 dedup_filter_bytes: DEDUP_FILTER_BYTES,
+                hash_seed: n as u64,
             };
             let ports = DerivePorts {
                 log: Arc::new(log.clone()),

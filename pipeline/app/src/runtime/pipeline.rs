@@ -16,6 +16,7 @@ use crate::build_name::BUILD_NAME;
 use crate::config::Config;
 use crate::process_exit::ProcessExit;
 use crate::runtime::input_lag::InputLag;
+use crate::runtime::random;
 use crate::runtime::readiness::{LoopPhase, LoopStatus};
 use crate::runtime::storage::ProcessPorts;
 use crate::runtime::supervisor::{EngineLoop, LoopEnd, LoopFactory, Supervisor};
@@ -91,6 +92,7 @@ pub fn start_derive(
             settings_hash: config.derive_audit.in_hash(SETTINGS_HASH),
             standby: config.derive_standby,
             dedup_filter_bytes: config.dedup_filter_bytes,
+            hash_seed: random::seed(),
         };
         let status = LoopStatus::new("derive");
         let make = derive_factory(derive, derive_ports.clone(), status.clone());

@@ -1,14 +1,20 @@
-//! Makes random names; the only file of the binary that uses randomness.
+//! Makes random names and seeds; the only file of the binary that uses randomness.
 //!
-//! They are for ids that must differ between runs. No processing of an event depends on them.
+//! Names are for ids that must differ between runs, seeds for hash tables whose keys come from
+//! outside. No processing of an event depends on them.
 
 use std::hash::BuildHasher;
 
 /// A random name of 16 hexadecimal digits.
-#[expect(clippy::disallowed_types, reason = "this file owns randomness")]
 pub fn token() -> String {
+    format!("{:016x}", seed())
+}
+
+/// A random number.
+#[expect(clippy::disallowed_types, reason = "this file owns randomness")]
+pub fn seed() -> u64 {
     use std::hash::RandomState;
 
     // The standard library seeds this hasher from the system's entropy.
-    format!("{:016x}", RandomState::new().hash_one("tidewire"))
+    RandomState::new().hash_one("tidewire")
 }

@@ -202,7 +202,7 @@ impl Derive {
                     self.run(task, level)?;
                     return Ok(true);
                 }
-                Ok(step.replayed > 0)
+                Ok(step.moved)
             }
             TaskPhase::Running(running) => {
                 running.state.acknowledge().map_err(writing)?;

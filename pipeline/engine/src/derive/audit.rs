@@ -6,7 +6,8 @@
 //!
 //! It costs every event, so it is appended to one buffer while the event is processed. The buffer
 //! counts in the bytes of the transaction, and an entry that grows too long only counts what is
-//! left out.
+//! left out. What was put aside is not left out: the entry still names its dead letters, which say
+//! why.
 
 mod decoder;
 mod encoder;
@@ -26,11 +27,21 @@ use layout::{AuditCause, AuditItem, AuditedEvent};
 /// Bytes of a part: a record that every log accepts, and small enough to read for one event.
 pub const PART_MAX_BYTES: usize = 512 << 10;
 
-/// Bytes of an entry after which items are only counted.
+/// Bytes of an entry after which items are only counted, dead letters aside.
 const ENTRY_MAX_BYTES: usize = 128 << 10;
+
+/// Bytes that dead letters may have in an entry beyond that: more than a thousand of them, and a
+/// cause has at most 1,024 emissions on which operators may fail.
+const LETTERS_MAX_BYTES: usize = 128 << 10;
 
 /// Bytes of an item: enough for a dead letter's id and its detail. A larger one is only counted.
 const ITEM_MAX_BYTES: usize = 32 << 10;
+
+/// Bytes of a part after which the next entry begins another one, so that it has room.
+const PART_BYTES: usize = PART_MAX_BYTES - ENTRY_MAX_BYTES - LETTERS_MAX_BYTES - 2 * ITEM_MAX_BYTES;
+
+/// Why something was put aside, if an entry has no room for the reason.
+const WHY_IN_LETTER: &str = "its dead letter says why";
 
 /// The bit of the settings' hash that says that no audit is written.
 const OFF: u64 = 1 << 63;
@@ -93,7 +104,7 @@ impl AuditLog {
         }
         self.end_entry();
         let begun = self.parts.last().map(|begun| self.bytes() - begun);
-        if begun.is_none_or(|bytes| bytes > PART_MAX_BYTES - ENTRY_MAX_BYTES - 2 * ITEM_MAX_BYTES) {
+        if begun.is_none_or(|bytes| bytes > PART_BYTES) {
             self.parts.push(self.bytes());
             self.encoder.begin_part();
         }
@@ -109,16 +120,33 @@ impl AuditLog {
     /// Adds an item to the open entry.
     #[inline]
     pub(super) fn add(&mut self, item: &AuditItem<'_>) {
-        let Some(begun) = self.entry else { return };
+        if !self.put(item, ENTRY_MAX_BYTES) {
+            self.omitted += 1;
+        }
+    }
+
+    /// Adds an item that names a dead letter, without its reason if there is no room for that.
+    fn add_letter(&mut self, item: &AuditItem<'_>, without_reason: &AuditItem<'_>) {
+        let with_letters = ENTRY_MAX_BYTES + LETTERS_MAX_BYTES;
+        if !self.put(item, ENTRY_MAX_BYTES) && !self.put(without_reason, with_letters) {
+            self.omitted += 1;
+        }
+    }
+
+    /// Adds an item unless it is too large, or the open entry has these bytes already.
+    #[inline]
+    fn put(&mut self, item: &AuditItem<'_>, limit: usize) -> bool {
+        let Some(begun) = self.entry else { return true };
         let before = self.encoder.up_to();
-        if self.bytes() - begun < ENTRY_MAX_BYTES {
-            self.encoder.put(item);
-            if self.bytes() - before.bytes <= ITEM_MAX_BYTES {
-                return;
-            }
+        if before.bytes - begun >= limit {
+            return false;
+        }
+        self.encoder.put(item);
+        let fits = self.bytes() - before.bytes <= ITEM_MAX_BYTES;
+        if !fits {
             self.encoder.roll_back(before);
         }
-        self.omitted += 1;
+        fits
     }
 
     /// Adds what ADMIT decided about the record.
@@ -164,12 +192,14 @@ impl AuditLog {
 
     /// Adds the dead letter of a failed call.
     pub(super) fn failed(&mut self, operator: &str, letter: &Outgoing, why: &str) {
-        self.add(&AuditItem::Failed(operator, letter_id(letter), why));
+        let item = |why| AuditItem::Failed(operator, letter_id(letter), why);
+        self.add_letter(&item(why), &item(WHY_IN_LETTER));
     }
 
     /// Adds the dead letter of the record.
     pub(super) fn dead_letter(&mut self, reason: &str, letter: &Outgoing, detail: &str) {
-        self.add(&AuditItem::DeadLetter(reason, letter_id(letter), detail));
+        let item = |detail| AuditItem::DeadLetter(reason, letter_id(letter), detail);
+        self.add_letter(&item(detail), &item(WHY_IN_LETTER));
     }
 
     pub(super) fn savepoint(&self) -> AuditSavepoint {

@@ -82,7 +82,8 @@ pub(super) struct TaskBatch {
     made: Vec<TaskOutput>,
     /// Bytes of `made`.
     bytes: usize,
-    /// Facts that were moved out and whose packs are not full.
+    /// Facts that were moved out and whose packs are not full. The limits of transactions and of
+    /// ticks count bytes when they are made, so all packs together have no more than these.
     packs: BTreeMap<TopicPartition, FactPackBuilder>,
     /// Bytes of records that operators have emitted for the current event or timer.
     caused: usize,
@@ -449,6 +450,27 @@ mod tests {
             let (moved, order) = execute(true);
             prop_assert_eq!(order.outputs as usize, outputs.len());
             prop_assert!(execute(false) == (moved, order));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn packs_have_no_more_bytes_than_were_counted_when_their_facts_were_made(
+            lens in proptest::collection::vec(0..2_000usize, 0..300),
+        ) {
+            let (mut batch, mut moved, mut counted) = (TaskBatch::default(), Vec::new(), 0);
+            for (n, len) in lens.into_iter().enumerate() {
+                let before = batch.bytes();
+                batch.emit(output(n, len));
+                counted += batch.bytes() - before;
+                if n.is_multiple_of(7) {
+                    batch.take_outputs(&mut moved);
+                    prop_assert_eq!(batch.bytes(), 0);
+                }
+            }
+            batch.take_all_outputs(&mut moved);
+            let bytes: usize = moved.iter().map(|record| record.body.as_bytes().len()).sum();
+            prop_assert!(bytes <= counted, "{bytes} of {counted}");
         }
     }
 

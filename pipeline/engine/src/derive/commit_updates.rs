@@ -51,8 +51,25 @@ impl RunningTask {
                 }
             }
         }
+        self.put_unsent(rules);
         self.intervals.seal(&mut self.state);
         self.flush_early(rules)
+    }
+
+    /// Lets what the last round has marked wait. Only a task that remembers no further key sends
+    /// anything in that round: there a new key can't wait, so its update becomes a dead letter.
+    fn put_unsent(&mut self, rules: Rules<'_>) {
+        for mark in merged(self.batch.take_marks()).into_values() {
+            let Some((operator, updates)) = operator_of(rules, &mark) else { continue };
+            if self.intervals.coalesce(&mark.key, mark.time) == Coalesced::Wait {
+                self.defer_update(updates, mark);
+                continue;
+            }
+            self.batch.audit.begin(rules.audit, AuditCause::Update(audited(&mark)), mark.time);
+            let failed =
+                RolledBackCall::unsent_update(operator.name(), &mark.cause, ROUNDS_MAX + 1);
+            self.put_update(rules, &mark, failed);
+        }
     }
 
     /// Lets the update of a key wait for the end of its interval.

@@ -59,6 +59,8 @@ pub struct DeriveConfig {
     pub standby: bool,
     /// Bytes of memory for the filters of accepted ids, all partitions together.
     pub dedup_filter_bytes: usize,
+    /// The seed of hash tables in memory, one that nobody can guess. No output depends on it.
+    pub hash_seed: u64,
 }
 
 impl DeriveConfig {
@@ -112,6 +114,7 @@ impl DeriveShared {
             group: &self.group,
             owner: &self.owner,
             id_filter_bytes: self.config.id_filter_bytes(),
+            hash_seed: self.config.hash_seed,
             now: self.now(),
         }
     }

@@ -165,6 +165,7 @@ impl TopologyDriver {
             settings_hash: 0,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         Self {
             sandbox: opened(&config, operators, store),
@@ -399,7 +400,8 @@ impl TopologyDriver {
     /// Executes every input again on an empty store; an error names the first difference.
     pub fn replay(&self) -> Result<(), String> {
         let empty = Box::<MemoryStore>::default();
-        let mut again = opened(&self.config, self.operators, empty);
+        let config = DeriveConfig { hash_seed: 1, ..self.config.clone() };
+        let mut again = opened(&config, self.operators, empty);
         for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {
             again.set_level(first.order.level);
             again.set_settings(first.order.settings_hash);

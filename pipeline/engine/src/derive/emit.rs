@@ -525,6 +525,7 @@ mod tests {
             catalogue: Catalogue::builtin(),
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         let (store, progress) = (Box::<MemoryStore>::default(), TaskProgress::default());
         let stored = StoredTask { partition: Partition(0), store, progress };

@@ -20,7 +20,7 @@
 //! marks it, and nothing waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -80,9 +80,19 @@ pub(super) enum Coalesced {
     Wait,
 }
 
-/// Hashes keys the same way in every run, in one call per key.
-#[derive(Default)]
+/// Hashes keys in one call per key, with the seed of the task's state.
 struct MarkedKeyHasher(u64);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct HashSeed(u64);
+
+impl BuildHasher for HashSeed {
+    type Hasher = MarkedKeyHasher;
+
+    fn build_hasher(&self) -> MarkedKeyHasher {
+        MarkedKeyHasher(self.0)
+    }
+}
 
 impl Hasher for MarkedKeyHasher {
     fn finish(&self) -> u64 {
@@ -98,7 +108,7 @@ impl Hasher for MarkedKeyHasher {
     }
 }
 
-type SentKeys = HashMap<Bytes, SentKey, BuildHasherDefault<MarkedKeyHasher>>;
+type SentKeys = HashMap<Bytes, SentKey, HashSeed>;
 
 /// The intervals of one task.
 #[derive(Default)]
@@ -127,7 +137,8 @@ impl Intervals {
 
     /// Reads the table, as after a restore or an abort.
     pub(super) fn load(&mut self, state: &mut TaskState) -> Result<(), StoreError> {
-        *self = Self::default();
+        let sent = SentKeys::with_hasher(HashSeed(state.hash_seed()));
+        *self = Self { sent, ..Self::default() };
         state.scan(INTERVALS.spec.table, KeyRange::ALL, &mut |key, value| {
             self.read_row(key, value);
             ControlFlow::Continue(())

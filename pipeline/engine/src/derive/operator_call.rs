@@ -137,6 +137,18 @@ impl RolledBackCall {
         Self { trigger: TriggerKind::Update, ..timer }
     }
 
+    /// An update that follows from so many others of its transaction, and can't wait.
+    pub(super) fn unsent_update(operator: &'static str, cause: &TimerCause, before: usize) -> Self {
+        let why = format!(
+            "update of {operator}: {before} updates in a row led here in one transaction, and the \
+             task remembers too many keys for this one to wait; check which operators cause each \
+             other, and requeue this"
+        );
+        let (operator, trigger) = (Cow::Borrowed(operator), TriggerKind::Update);
+        let (reason, account) = (Reason::ProcessingFailed, cause.account.clone());
+        Self { why, reason, operator, trigger, account, emitted: 0 }
+    }
+
     /// A timer whose cause can't be decoded.
     pub(super) fn undecodable_timer(operator: &'static str) -> Self {
         let why = format!(

@@ -1,16 +1,16 @@
 //! The progress of a task's store: the offsets it is complete up to, written atomically with the
 //! state.
 //!
-//! Layout, version 5 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian):
+//! Layout, version 6 (`n` unsigned LEB128, `z` zigzag LEB128, `u64` big-endian):
 //!
 //! ```text
-//! 05 · next offset of `state` n · of `state.windows` n · of `order` n
+//! 06 · next offset of `state` n · of `state.windows` n · of `order` n
 //! · time that each lane was consumed up to z (critical, high, normal, low, facts, urgent facts)
 //! · per lane: id of its topic u64 · next offset to read + 1 n (0: none read yet)
 //! ```
 //!
-//! A store of an earlier version is rebuilt from the log: it may miss rows of tables that the build
-//! which wrote it did not have, and before version 4 its ids have another layout.
+//! A store of an earlier version is rebuilt from the log: rows of tables that the build which wrote
+//! it did not have are missing or have another layout, and before version 4 so have its ids.
 //!
 //! A restore replays the changelogs from here. The lanes' offsets are only compared with the
 //! group's committed offsets, which decide. They mean nothing if a lane has another id.
@@ -23,7 +23,7 @@ use crate::record::{Offset, put_varint};
 use crate::topology::Lane;
 use crate::verdict::TopicId;
 
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// The offsets up to which a task's state is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

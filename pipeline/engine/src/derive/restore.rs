@@ -22,7 +22,7 @@ use crate::derive::operator::Rules;
 use crate::derive::order::{Accepted, OrderRecord};
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::RestoredTask;
-use crate::derive::skipped::{self, RowChange};
+use crate::derive::skipped::{self, KeptRowsMove, RowChange};
 use crate::derive::store_fit::{
     AWAY_TOO_LONG, ChangelogBounds, FittingStore, STALE_MS_MAX, StoreLocation,
 };
@@ -66,6 +66,8 @@ pub(super) struct RestoreContext<'a> {
     pub(super) owner: &'a str,
     /// Bytes that the filter of accepted ids may use.
     pub(super) id_filter_bytes: usize,
+    /// The seed of hash tables in memory.
+    pub(super) hash_seed: u64,
     pub(super) now: Millis,
 }
 
@@ -100,6 +102,8 @@ pub(super) struct ChangelogReader {
     tails: [ChangelogTail; 3],
     /// Whether the store fits only if there is nothing to replay.
     must_be_complete: bool,
+    /// The kept rows that are moved before anything is replayed; `None`: all were.
+    kept: Option<KeptRowsMove>,
     /// When the ends were fetched.
     ends_fetched: Millis,
     /// A time up to which the store misses nothing, tombstones included.
@@ -170,17 +174,15 @@ impl ChangelogReader {
             ChangelogTail { at, slot: slots[n - 1], from: from[n - 1], end: ends[n - 1] }
         });
         let FittingStore { store, progress, must_be_complete } = opened;
-        let mut state = task_state(store);
-        let is_declared = |table| context.tables.has(table);
-        skipped::move_declared(&mut state, &progress.encode(), is_declared).map_err(opening)?;
         Ok(Self {
             partition,
-            state,
+            state: task_state(store, context.hash_seed),
             ids: IdFilter::new(context.id_filter_bytes),
             progress,
             reader,
             tails,
             must_be_complete,
+            kept: Some(KeptRowsMove::begin()),
             ends_fetched: context.now,
             current: context.now,
             replayed: 0,
@@ -188,15 +190,32 @@ impl ChangelogReader {
         })
     }
 
-    /// Replays the next records of each changelog.
+    /// Moves the next kept rows of tables that this build declares.
+    fn move_kept(
+        &mut self,
+        context: RestoreContext<'_>,
+        mut rows: KeptRowsMove,
+    ) -> Result<(), EngineError> {
+        let moving = |error| EngineError::of_store("moving kept rows to their tables", error);
+        let is_declared = |table| context.tables.has(table);
+        let more = rows.step(&mut self.state, self.progress.encode(), is_declared);
+        self.kept = more.map_err(moving)?.then_some(rows);
+        Ok(())
+    }
+
+    /// Replays the next records of each changelog, once no kept row is to be moved.
     pub(super) fn step(&mut self, context: RestoreContext<'_>) -> Result<ReplayStep, EngineError> {
-        let mut step = ReplayStep { done: true, replayed: 0 };
+        if let Some(rows) = self.kept.take() {
+            self.move_kept(context, rows)?;
+            return Ok(ReplayStep { done: false, moved: true });
+        }
+        let (mut step, mut replayed) = (ReplayStep { done: true, moved: false }, 0);
         for n in 0..self.tails.len() {
             let slot = self.tails[n].slot;
             let reading = |error| EngineError::of_log("replaying a changelog", error);
             let mut taken = std::mem::take(&mut self.taken);
             repeat(|| self.reader.take(slot, REPLAY, &mut taken)).map_err(reading)?;
-            step.replayed += taken.len();
+            replayed += taken.len();
             for record in taken.drain(..) {
                 self.replay(context, n, &record)?;
             }
@@ -209,12 +228,13 @@ impl ChangelogReader {
             }
             step.done &= position >= self.tails[n].end;
         }
-        if self.must_be_complete && step.replayed > 0 {
+        step.moved = replayed > 0;
+        if self.must_be_complete && step.moved {
             self.start_again(context)?;
             return Ok(ReplayStep { done: false, ..step });
         }
         self.must_be_complete &= !step.done;
-        self.replayed += step.replayed as u64;
+        self.replayed += replayed as u64;
         if step.done {
             self.current = self.current.max(self.ends_fetched);
         }
@@ -288,11 +308,11 @@ impl ChangelogReader {
         let at = self.tails.each_ref().map(|tail| tail.at.clone());
         let bounds = changelog_bounds(context, &at).map_err(asking)?;
         // A store is locked while it is open, so the old one is closed first.
-        let nothing = task_state(Box::<MemoryStore>::default());
+        let nothing = task_state(Box::<MemoryStore>::default(), context.hash_seed);
         std::mem::replace(&mut self.state, nothing).close().map_err(opening)?;
         let location = context.store_location(self.partition);
         let empty = location.rebuild(bounds, AWAY_TOO_LONG).map_err(opening)?;
-        self.state = task_state(empty.store);
+        self.state = task_state(empty.store, context.hash_seed);
         self.ids = IdFilter::new(context.id_filter_bytes);
         let from = starts(&empty.progress, bounds);
         let ends = [bounds.state.end, bounds.windows.end, bounds.order.end];
@@ -473,8 +493,8 @@ impl RestoringTask {
 pub(super) struct ReplayStep {
     /// Whether every changelog is replayed to its end.
     pub(super) done: bool,
-    /// Records replayed in this step.
-    pub(super) replayed: usize,
+    /// Whether it has replayed records or moved kept rows.
+    pub(super) moved: bool,
 }
 
 fn lanes(context: RestoreContext<'_>, partition: Partition) -> [TopicPartition; Lane::COUNT] {

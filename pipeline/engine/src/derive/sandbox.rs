@@ -15,7 +15,7 @@ use crate::derive::order::OrderRecord;
 use crate::derive::plan::OperatorPlan;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::{RestoredTask, RunningTask, TickTime};
-use crate::derive::skipped;
+use crate::derive::skipped::KeptRowsMove;
 use crate::derive::tables::{TaskTables, task_state};
 use crate::port::{Store, StoreError, TableSpec};
 #[cfg(test)]
@@ -68,9 +68,11 @@ impl Sandbox {
     ) -> Result<Self, EngineError> {
         let StoredTask { partition, store, progress } = stored;
         let tables = TaskTables::of(operators);
-        let mut state = task_state(store);
-        skipped::move_declared(&mut state, &progress.encode(), |table| tables.has(table))
-            .map_err(|error| EngineError::of_store("opening a task's state", error))?;
+        let mut state = task_state(store, config.hash_seed);
+        let moving = |error| EngineError::of_store("moving kept rows to their tables", error);
+        let mut rows = KeptRowsMove::begin();
+        // Each portion begins behind the one before.
+        while rows.step(&mut state, progress.encode(), |of| tables.has(of)).map_err(moving)? {}
         let restored = RestoredTask {
             partition,
             state,

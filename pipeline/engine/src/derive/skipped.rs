@@ -1,20 +1,24 @@
 //! Keeps restored rows of tables that a build does not declare, for a build that declares them.
 //!
 //! A store passes from one build to another, in an upgrade and back. Its progress says that every
-//! record of the changelogs before it is in the store. So a restore keeps a record of a table that
-//! it does not know, and a build that declares the table moves it there when it opens the store.
+//! record of the changelogs before it is in the store. So a restore keeps a row of a table that it
+//! does not know, and a build that declares the table moves it there before it replays anything.
 //!
 //! ```text
-//! table 8  table number, 1 byte · key                   of `state`
-//! table 9  time, 8 bytes · table number, 1 byte · rest  of `state.windows`
-//!
-//! value    00: the key was removed
-//!          01 · the row's value
+//! table 8  table number, 1 byte · key                         of `state`
+//! table 9  end of a span, 8 bytes · table number, 1 byte      of `state.windows`
+//!          · time within the span, 4 bytes · rest of the key
 //! ```
 //!
+//! The value is the row's. Rows of a table are adjacent, in table 9 those of a span of time, so a
+//! move reads no row of a table that is still undeclared, but the first of each span. It is done in
+//! portions, so that it does not block the other tasks of the thread.
+//!
 //! A row here is newer than that of the table itself, which only a build that declares the table
-//! writes. Rows of table 9 expire as those of the longest window. No changelog has these tables:
-//! they follow from the changelogs of the others.
+//! writes. A removal is not kept: it removes the row here and that of the table itself, for which a
+//! store need not be told how the table expires. Rows of table 9 expire as those of the longest
+//! window, at the end of their span. No changelog has these tables: they follow from the changelogs
+//! of the others.
 
 use std::ops::ControlFlow;
 
@@ -25,14 +29,18 @@ use crate::port::{KeyRange, StoreError, Table, TableExpiry, TableSpec};
 use crate::task_state::TaskState;
 use crate::value_level::ValueLevel;
 
-/// Bytes of rows that are moved at once.
+/// Bytes of rows that a portion moves.
 const MOVED_BYTES: usize = 1 << 20;
+
+/// Scans of a portion: each finds the rows of one table, or where those of the next one are.
+const SCANS_MAX: usize = 64;
 
 /// The length of the time at the beginning of a window's key.
 const TIME_BYTES: usize = 8;
 
-const REMOVED: u8 = 0;
-const PRESENT: u8 = 1;
+/// The bits of a time that count milliseconds within a span, which has some 19 hours: the longest
+/// window has some ten of them.
+const SPAN_BITS: u64 = (1 << 26) - 1;
 
 /// Rows of undeclared tables of `state`.
 pub(super) const SKIPPED: TableDecl = TableDecl {
@@ -59,150 +67,155 @@ pub(super) struct RowChange {
     pub(super) value: Option<Bytes>,
 }
 
-impl RowChange {
-    /// The bytes of a key before the table's number.
-    fn time_bytes(kept_in: Table) -> usize {
-        if kept_in == SKIPPED_WINDOWS.spec.table { TIME_BYTES } else { 0 }
-    }
+/// The bytes of a kept row's key before the table's number.
+fn bytes_before_table(kept_in: Table) -> usize {
+    if kept_in == SKIPPED_WINDOWS.spec.table { TIME_BYTES } else { 0 }
+}
 
-    /// Key and value of the row that keeps it; `None` if the key of a window is too short.
-    fn encode(&self, kept_in: Table) -> Option<(Bytes, Bytes)> {
-        let (time, rest) = self.key.split_at_checked(Self::time_bytes(kept_in))?;
-        let key = [time, &[self.table.0], rest].concat();
-        let value = match &self.value {
-            None => vec![REMOVED],
-            Some(value) => [&[PRESENT], &value[..]].concat(),
-        };
-        Some((key.into(), value.into()))
+/// The key under which a row is kept; `None` if the key of a window is too short.
+fn kept_key(kept_in: Table, (table, key): (Table, &[u8])) -> Option<Vec<u8>> {
+    if kept_in == SKIPPED.spec.table {
+        return Some([&[table.0], key].concat());
     }
+    let (time, rest) = key.split_first_chunk()?;
+    let time = u64::from_be_bytes(*time);
+    let (end, within) = ((time | SPAN_BITS).to_be_bytes(), (time & SPAN_BITS) as u32);
+    Some([&end[..], &[table.0], &within.to_be_bytes(), rest].concat())
+}
 
-    /// Reads a row; `None` if it is damaged.
-    fn decode(kept_in: Table, key: &[u8], value: &[u8]) -> Option<Self> {
-        let (time, rest) = key.split_at_checked(Self::time_bytes(kept_in))?;
-        let (table, rest) = rest.split_first()?;
-        let value = match value.split_first()? {
-            (&PRESENT, value) => Some(Bytes::copy_from_slice(value)),
-            (&REMOVED, []) => None,
-            _ => return None,
-        };
-        Some(Self { table: Table(*table), key: [time, rest].concat().into(), value })
+/// The table and key of a kept row; `None` if it is damaged.
+fn own_key(kept_in: Table, kept: &[u8]) -> Option<(Table, Bytes)> {
+    if kept_in == SKIPPED.spec.table {
+        let (table, key) = kept.split_first()?;
+        return Some((Table(*table), Bytes::copy_from_slice(key)));
     }
+    let (end, rest) = kept.split_first_chunk()?;
+    let (table, rest) = rest.split_first()?;
+    let (within, rest) = rest.split_first_chunk()?;
+    let (end, within) = (u64::from_be_bytes(*end), u64::from(u32::from_be_bytes(*within)));
+    if end & SPAN_BITS != SPAN_BITS || within > SPAN_BITS {
+        return None;
+    }
+    let time = end & !SPAN_BITS | within;
+    Some((Table(*table), [&time.to_be_bytes()[..], rest].concat().into()))
 }
 
 /// Keeps a change of an undeclared table; `false` if it is no change of a changelog of this kind.
 pub(super) fn keep(state: &mut TaskState, from: Changelog, change: &RowChange) -> bool {
-    let table = match from {
+    let RowChange { table, key, value } = change;
+    let kept_in = match from {
         Changelog::Windows => SKIPPED_WINDOWS.spec.table,
         Changelog::State | Changelog::Order => SKIPPED.spec.table,
     };
-    let kept = change.encode(table);
-    if let Some((key, value)) = &kept {
-        state.restore(table, key, Some(value.clone()));
+    let Some(kept) = kept_key(kept_in, (*table, key)) else { return false };
+    state.restore(kept_in, &kept, value.clone());
+    if value.is_none() {
+        state.restore(*table, key, None);
     }
-    kept.is_some()
+    true
 }
 
-/// Moves the rows of declared tables into these, and hands them over with the store's progress.
-pub(super) fn move_declared(
-    state: &mut TaskState,
-    progress: &Bytes,
-    is_declared: impl Fn(Table) -> bool,
-) -> Result<(), StoreError> {
-    for kept_in in [SKIPPED.spec.table, SKIPPED_WINDOWS.spec.table] {
-        let mut from = Vec::new();
-        loop {
-            let mut moved = Vec::new();
-            let mut bytes = 0;
-            let range = KeyRange { from: &from, to: None };
-            state.scan(kept_in, range, &mut |key, value| {
-                let change = RowChange::decode(kept_in, key, value);
-                if let Some(change) = change.filter(|change| is_declared(change.table)) {
-                    bytes += key.len() + value.len();
-                    moved.push((Bytes::copy_from_slice(key), change));
-                }
-                match bytes < MOVED_BYTES {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
-                }
-            })?;
-            let Some((last, _)) = moved.last() else { break };
-            from = last.to_vec();
-            for (key, RowChange { table, key: own, value }) in moved {
-                state.restore(table, &own, value);
-                state.restore(kept_in, &key, None);
+/// The move of kept rows into the tables that a build declares.
+#[derive(Debug)]
+pub(super) struct KeptRowsMove {
+    kept_in: Table,
+    /// The first key that was not passed.
+    from: Vec<u8>,
+}
+
+/// What a scan of kept rows has found.
+#[derive(Default)]
+struct FoundRows {
+    /// Rows of declared tables: the key here, and the row as it is moved.
+    moved: Vec<(Bytes, RowChange)>,
+    bytes: usize,
+    /// Where the next scan begins; `None`: no row is left.
+    next: Option<Vec<u8>>,
+}
+
+impl KeptRowsMove {
+    /// Nothing is moved yet.
+    pub(super) fn begin() -> Self {
+        Self { kept_in: SKIPPED.spec.table, from: Vec::new() }
+    }
+
+    /// Moves the next portion, and hands it over with the progress that the store has. Returns
+    /// whether there may be more.
+    pub(super) fn step(
+        &mut self,
+        state: &mut TaskState,
+        progress: Bytes,
+        is_declared: impl Fn(Table) -> bool,
+    ) -> Result<bool, StoreError> {
+        let (mut bytes, mut more) = (0, true);
+        for _ in 0..SCANS_MAX {
+            let found = self.find(state, &is_declared)?;
+            bytes += found.bytes;
+            for (kept, RowChange { table, key, value }) in found.moved {
+                state.restore(table, &key, value);
+                state.restore(self.kept_in, &kept, None);
             }
-            state.hand_over(progress.clone())?;
+            more = self.advance(found.next);
+            if !more || bytes >= MOVED_BYTES {
+                break;
+            }
+        }
+        if bytes > 0 {
+            state.hand_over(progress)?;
             state.acknowledge()?;
         }
+        Ok(more)
     }
-    Ok(())
+
+    /// Finds the next rows of declared tables, or where to look next.
+    fn find(
+        &self,
+        state: &mut TaskState,
+        is_declared: impl Fn(Table) -> bool,
+    ) -> Result<FoundRows, StoreError> {
+        let mut found = FoundRows::default();
+        let range = KeyRange { from: &self.from, to: None };
+        state.scan(self.kept_in, range, &mut |kept, value| {
+            let Some((table, key)) = own_key(self.kept_in, kept) else {
+                // It stays, and is passed one by one.
+                found.next = Some([kept, &[0]].concat());
+                return ControlFlow::Break(());
+            };
+            if !is_declared(table) {
+                found.next = behind(&kept[..=bytes_before_table(self.kept_in)]);
+                return ControlFlow::Break(());
+            }
+            found.bytes += kept.len() + value.len();
+            let value = Some(Bytes::copy_from_slice(value));
+            found.moved.push((Bytes::copy_from_slice(kept), RowChange { table, key, value }));
+            if found.bytes < MOVED_BYTES {
+                return ControlFlow::Continue(());
+            }
+            found.next = Some([kept, &[0]].concat());
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Goes on at a key, or in the next table; returns `false` behind the last one.
+    fn advance(&mut self, next: Option<Vec<u8>>) -> bool {
+        let is_last = self.kept_in == SKIPPED_WINDOWS.spec.table;
+        match next {
+            Some(next) => self.from = next,
+            None if is_last => return false,
+            None => *self = Self { kept_in: SKIPPED_WINDOWS.spec.table, from: Vec::new() },
+        }
+        true
+    }
+}
+
+/// The first key behind those that begin with these bytes; `None` if none is.
+fn behind(first: &[u8]) -> Option<Vec<u8>> {
+    let last = first.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut behind = first[..=last].to_vec();
+    behind[last] += 1;
+    Some(behind)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::derive::memory_store::MemoryStore;
-
-    fn change(table: u8, key: &[u8], value: Option<&[u8]>) -> RowChange {
-        let value = value.map(Bytes::copy_from_slice);
-        RowChange { table: Table(table), key: Bytes::copy_from_slice(key), value }
-    }
-
-    proptest! {
-        #[test]
-        fn a_change_reads_back(
-            table: u8, key in proptest::collection::vec(any::<u8>(), 8..20),
-            value: Option<Vec<u8>>,
-        ) {
-            let change = change(table, &key, value.as_deref());
-            for kept_in in [SKIPPED.spec.table, SKIPPED_WINDOWS.spec.table] {
-                let (key, value) = change.encode(kept_in).expect("the key is long enough");
-                prop_assert_eq!(RowChange::decode(kept_in, &key, &value), Some(change.clone()));
-            }
-        }
-
-        #[test]
-        fn a_damaged_row_never_panics(key: Vec<u8>, value: Vec<u8>) {
-            for kept_in in [SKIPPED.spec.table, SKIPPED_WINDOWS.spec.table] {
-                if let Some(change) = RowChange::decode(kept_in, &key, &value) {
-                    let (again, same) = change.encode(kept_in).expect("it was read");
-                    prop_assert_eq!((&again[..], &same[..]), (&key[..], &value[..]));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn rows_of_declared_tables_are_moved_in_portions_and_others_stay() {
-        let mut state = TaskState::new(Box::<MemoryStore>::default());
-        let undeclared = 200;
-        let value = vec![7; MOVED_BYTES / 3];
-        for n in 0..10 {
-            assert!(keep(&mut state, Changelog::State, &change(2, &[n], Some(&value))));
-            assert!(keep(&mut state, Changelog::State, &change(undeclared, &[n], Some(b"x"))));
-        }
-        let time = 5_u64.to_be_bytes();
-        assert!(keep(&mut state, Changelog::Windows, &change(3, &time, Some(b"w"))));
-        assert!(!keep(&mut state, Changelog::Windows, &change(3, b"short", None)));
-        state.restore(Table(2), &[20], Some(Bytes::from_static(b"old")));
-        assert!(keep(&mut state, Changelog::State, &change(2, &[20], None)));
-        let is_declared = |table| [Table(2), Table(3)].contains(&table);
-        move_declared(&mut state, &Bytes::from_static(b"p"), is_declared).expect("no faults");
-        for n in 0..10 {
-            assert_eq!(state.get(Table(2), &[n]).expect("no faults").as_deref(), Some(&value[..]));
-        }
-        assert_eq!(state.get(Table(2), &[20]).expect("no faults"), None, "it is removed");
-        assert_eq!(state.get(Table(3), &time).expect("no faults").as_deref(), Some(&b"w"[..]));
-        let mut left = 0;
-        state
-            .scan(SKIPPED.spec.table, KeyRange::ALL, &mut |key, _| {
-                assert_eq!(key[0], undeclared);
-                left += 1;
-                ControlFlow::Continue(())
-            })
-            .expect("no faults");
-        assert_eq!(left, 10);
-    }
-}
+mod tests;

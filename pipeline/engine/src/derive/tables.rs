@@ -23,8 +23,8 @@ pub fn highest_level(operators: &[&dyn Operator]) -> ValueLevel {
 
 /// The state of a task over an opened store. Accepted ids are rarely looked up twice, so they are
 /// in memory only until they are written.
-pub(super) fn task_state(store: Box<dyn Store>) -> TaskState {
-    TaskState::new(store).without_cache(IDS)
+pub(super) fn task_state(store: Box<dyn Store>, hash_seed: u64) -> TaskState {
+    TaskState::new(store).without_cache(IDS).with_hash_seed(hash_seed)
 }
 
 /// All tables of a task.

@@ -81,6 +81,7 @@ impl Verification {
             settings_hash: task.settings_hash,
             standby: false,
             dedup_filter_bytes: DEDUP_FILTER_BYTES,
+            hash_seed: 0,
         };
         let state = TopicPartition::new(task.topology.state(), task.partition);
         let changelog = ChangelogMatcher::open(log, &state, progress.state)?;

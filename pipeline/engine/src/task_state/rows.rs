@@ -1,7 +1,9 @@
 //! The rows of a task's state that are in memory: one hash table over all tables of state.
 //!
 //! A row keeps its place, a [`RowIndex`], until it is removed; lists of rows are lists of places.
-//! The hash does not depend on the run, and the table is never iterated in the order of hashes.
+//! The hash has a seed, random in production: otherwise anybody could choose keys of events that
+//! share a hash, which makes each look-up slow. Nothing but time depends on it, since whatever
+//! iterates the table puts what it finds in order.
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -99,6 +101,7 @@ impl Row {
 /// All rows in memory.
 #[derive(Default)]
 pub(super) struct Rows {
+    pub(super) seed: u64,
     index: HashTable<RowIndex>,
     rows: Vec<Row>,
     free: Vec<RowIndex>,
@@ -107,14 +110,14 @@ pub(super) struct Rows {
 impl Rows {
     /// The place of a key.
     pub(super) fn find(&self, table: Table, key: &[u8]) -> Option<RowIndex> {
-        let rows = &self.rows;
-        self.index.find(hash_of(table, key), |at| rows[at.0 as usize].is(table, key)).copied()
+        let (rows, hash) = (&self.rows, self.hash_of(table, key));
+        self.index.find(hash, |at| rows[at.0 as usize].is(table, key)).copied()
     }
 
     /// The place of a key, which is added if it is new.
     pub(super) fn find_or_add(&mut self, table: Table, key: &[u8]) -> RowIndex {
-        let hash = hash_of(table, key);
-        let Self { index, rows, free } = self;
+        let hash = self.hash_of(table, key);
+        let Self { index, rows, free, .. } = self;
         if let Some(at) = index.find(hash, |at| rows[at.0 as usize].is(table, key)) {
             return *at;
         }
@@ -162,6 +165,10 @@ impl Rows {
         self.index.iter().copied().filter(move |at| rows[at.0 as usize].table == table)
     }
 
+    pub(super) fn hash_of(&self, table: Table, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.seed.wrapping_add(u64::from(table.0)))
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -187,8 +194,4 @@ impl Row {
     fn is(&self, table: Table, key: &[u8]) -> bool {
         self.table == table && *self.key == *key
     }
-}
-
-fn hash_of(table: Table, key: &[u8]) -> u64 {
-    xxh3_64_with_seed(key, u64::from(table.0))
 }

@@ -277,3 +277,35 @@ fn writes_come_in_the_order_of_their_first_write() {
     let keys: Vec<u8> = state.writes().map(|(_, key, _)| key[1]).collect();
     assert_eq!(keys, [7, 3, 5]);
 }
+
+#[test]
+fn only_the_hashes_of_keys_depend_on_the_seed() {
+    let made = |seed| {
+        let mut state = TaskState::new(Box::<SlowStore>::default()).with_hash_seed(seed);
+        let mut seen = Vec::new();
+        for n in 0..200u8 {
+            state.put(SCANNED, &key(n.wrapping_mul(37)), Some(value(n)));
+            if n % 3 == 0 {
+                state.put(LOOKED_UP, &key(n), Some(value(n)));
+            }
+            if n % 50 == 49 {
+                seen.extend(state.writes().map(|(_, key, _)| key.to_vec()));
+                state.apply();
+                state.hand_over(Bytes::new()).expect("no faults");
+            }
+        }
+        let visit = &mut |key: &[u8], _: &[u8]| {
+            seen.push(key.to_vec());
+            ControlFlow::Continue(())
+        };
+        state.scan(SCANNED, KeyRange::ALL, visit).expect("no faults");
+        let places: Vec<_> = (0..200).map(|n| state.rows.find(SCANNED, &key(n))).collect();
+        (seen, places)
+    };
+    assert!(made(0) == made(7) && made(7) == made(u64::MAX));
+    let hash = |seed| {
+        let state = TaskState::new(Box::<SlowStore>::default()).with_hash_seed(seed);
+        state.rows.hash_of(SCANNED, &key(1))
+    };
+    assert!(hash(0) != hash(7) && hash(7) != hash(u64::MAX));
+}

@@ -215,8 +215,7 @@ fn a_long_entry_only_counts_the_rest() {
     for n in 0..3 {
         log.begin(AuditMode::On, high(n), Millis(5));
         for n in 0..1_000 {
-            let why = format!("{n}{}", "why".repeat(1_024));
-            log.add(&AuditItem::Failed("op", "letter", &why));
+            log.add(&AuditItem::Dropped(&format!("{n}{}", "why".repeat(1_024))));
         }
         log.add(&AuditItem::Duplicate);
     }
@@ -234,6 +233,47 @@ fn a_long_entry_only_counts_the_rest() {
         }
     }
     assert_eq!(left_out, [1_001, 1_001, 1_001, 1]);
+}
+
+/// A dead letter with this key.
+fn letter(key: &str) -> Outgoing {
+    let body = Body::new(Some(key.as_bytes()), None, &[]);
+    Outgoing { topic: Topic::new("t.dead-letters"), partition: Partition(0), body }
+}
+
+#[test]
+fn a_long_entry_still_names_every_dead_letter() {
+    const LETTERS: usize = 1_000;
+    let key = |n: usize| format!("t.order/3/1798416000000/engagement/{n:032x}");
+    let mut log = AuditLog::default();
+    for n in 0..3 {
+        log.begin(AuditMode::On, high(n), Millis(5));
+        for n in 0..1_000 {
+            log.add(&AuditItem::Dropped(&format!("{n}{}", "x".repeat(1_024))));
+        }
+        for n in 0..LETTERS {
+            log.failed("engagement", &letter(&key(n)), &format!("{n}{}", "why".repeat(1_024)));
+        }
+        log.dead_letter("avro_decode", &letter(&key(LETTERS)), "it is damaged");
+    }
+    log.begin(AuditMode::On, high(3), Millis(5));
+    log.dead_letter("avro_decode", &letter(&key(LETTERS)), &"d".repeat(ITEM_MAX_BYTES));
+    let values = seal(log);
+    assert!(values.iter().all(|value| value.len() <= PART_MAX_BYTES), "{}", values.len());
+    let mut named = Vec::new();
+    for value in &values {
+        for entry in AuditPart::decode(value).expect("its own encoding").entries {
+            let letters = entry.items.iter().filter_map(|item| match item {
+                AuditItem::Failed(_, letter, _) => Some((*letter).to_owned()),
+                AuditItem::DeadLetter(_, letter, _) => Some((*letter).to_owned()),
+                _ => None,
+            });
+            named.push(letters.collect::<Vec<_>>());
+        }
+    }
+    let all: Vec<String> = (0..=LETTERS).map(key).collect();
+    let found: Vec<usize> = named.iter().map(Vec::len).collect();
+    assert!(named == [&all[..], &all, &all, &all[LETTERS..]], "{found:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of coalesced updates through the test driver.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
@@ -16,14 +17,15 @@ use crate::derive::lane_times::LaneSet;
 use crate::derive::memory_store::MemoryStore;
 use crate::derive::progress::TaskProgress;
 use crate::derive::running::TickTime;
-use crate::derive::sandbox::{Sandbox, StoredTask};
+use crate::derive::sandbox::{Operators, Sandbox, StoredTask};
 use crate::derive::stores::KeyValue;
 use crate::derive::table_decl::TableDecl;
 use crate::derive::{
     Context, DEDUP_FILTER_BYTES, Events, Flow, Input, Operator, OperatorError, START,
     TopologyDriver,
 };
-use crate::record::{Body, Offset, Partition, Record};
+use crate::port::KeyRange;
+use crate::record::{Body, Offset, Outgoing, Partition, Record};
 use crate::topology::{Lane, Topology};
 
 const INTERVAL_MS: i64 = 250;
@@ -244,9 +246,8 @@ impl Operator for LargeUpdates {
     }
 }
 
-#[test]
-fn updates_beyond_the_size_of_a_transaction_wait_for_the_end_of_their_intervals() {
-    const LIMIT: usize = (4 << 20) + 2 * 201_000;
+/// A task of which the test decides where transactions end.
+fn sandbox(operators: Operators) -> Sandbox {
     let config = DeriveConfig {
         topology: Topology::new("t.", 1),
         instance: "one".to_owned(),
@@ -255,6 +256,7 @@ fn updates_beyond_the_size_of_a_transaction_wait_for_the_end_of_their_intervals(
         settings_hash: 0,
         catalogue: Catalogue::builtin(),
         dedup_filter_bytes: DEDUP_FILTER_BYTES,
+        hash_seed: 0,
         standby: false,
     };
     let stored = StoredTask {
@@ -262,12 +264,21 @@ fn updates_beyond_the_size_of_a_transaction_wait_for_the_end_of_their_intervals(
         store: Box::<MemoryStore>::default(),
         progress: TaskProgress::default(),
     };
-    let mut sandbox = Sandbox::new(config, &[&LargeUpdates], stored).expect("in memory");
+    Sandbox::new(config, operators, stored).expect("in memory")
+}
+
+fn take(sandbox: &mut Sandbox, offset: u64, event: &Event) {
+    let body = Body::new(None, Some(&event.encode()), &[]);
+    let record = Record { offset: Offset(offset), timestamp: START, body };
+    sandbox.take(Lane::Normal, &record).expect("in memory");
+}
+
+#[test]
+fn updates_beyond_the_size_of_a_transaction_wait_for_the_end_of_their_intervals() {
+    const LIMIT: usize = (4 << 20) + 2 * 201_000;
+    let mut sandbox = sandbox(&[&LargeUpdates]);
     for n in 0..40 {
-        let value = like(&format!("e-{n}"), &format!("p{n}")).encode();
-        let body = Body::new(None, Some(&value), &[]);
-        let record = Record { offset: Offset(n), timestamp: START, body };
-        sandbox.take(Lane::Normal, &record).expect("in memory");
+        take(&mut sandbox, n, &like(&format!("e-{n}"), &format!("p{n}")));
     }
     let mut sent = Vec::new();
     for n in 0.. {
@@ -285,6 +296,103 @@ fn updates_beyond_the_size_of_a_transaction_wait_for_the_end_of_their_intervals(
     all.sort();
     all.dedup();
     assert_eq!((all.len(), sent.concat().len()), (40, 40), "each once");
+}
+
+/// Marks another of its keys with each update, as often as [`CHAIN`] says, and [`MANY`] keys for a
+/// post of that name.
+struct Chain;
+
+/// Updates that follow from each other: more than a transaction sends.
+const CHAIN: u8 = 9;
+
+/// More keys than half of what a task remembers.
+const MANY: u32 = 30_000;
+
+impl Operator for Chain {
+    fn number(&self) -> u8 {
+        63
+    }
+
+    fn name(&self) -> &'static str {
+        "engagement"
+    }
+
+    fn tables(&self) -> &'static [TableDecl] {
+        const TABLES: &[TableDecl] = &[CHAINED.decl()];
+        TABLES
+    }
+
+    fn events(&self) -> Events {
+        Events::Moved
+    }
+
+    fn updates(&self) -> Option<Updates> {
+        Some(OF_LIKES)
+    }
+
+    fn on_event(&self, _: &Input<'_>, context: &mut Context<'_>) -> Result<Flow, OperatorError> {
+        match context.key() {
+            "chain" => context.mark(&[0])?,
+            _ => (0..MANY).try_for_each(|n| context.mark(&n.to_be_bytes()))?,
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_commit(&self, own: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
+        let &[step] = own else { return Ok(()) };
+        CHAINED.put(context, &u64::from(step), &1);
+        if step == 4 {
+            context.mark(&[0])?;
+        }
+        if step < CHAIN { context.mark(&[step + 1]) } else { Ok(()) }
+    }
+}
+
+/// The updates of the chain that were sent.
+const CHAINED: KeyValue<u64, u64> = KeyValue::new(63, "chained");
+
+/// The updates that were sent of the chain, and the dead letters of the transaction.
+fn chained(sandbox: &mut Sandbox) -> (usize, Vec<DeadLetter>) {
+    let outputs = sandbox.commit().expect("in memory").outputs;
+    let letters = outputs.into_iter().filter(|output| output.topic.as_str() == "t.dead-letters");
+    let letter = |Outgoing { partition, body, .. }| {
+        DeadLetter::of(partition, Record { offset: Offset(0), timestamp: START, body })
+    };
+    let letters = letters.map(letter).collect();
+    let mut steps = 0;
+    let count = &mut |_: &[u8], _: &[u8]| {
+        steps += 1;
+        ControlFlow::Continue(())
+    };
+    let table = CHAINED.decl().spec.table;
+    sandbox.state().scan(table, KeyRange::ALL, count).expect("in memory");
+    (steps, letters)
+}
+
+#[test]
+fn updates_that_follow_from_each_other_are_sent_later_or_become_dead_letters() {
+    let mut sent = sandbox(&[&Chain]);
+    take(&mut sent, 0, &like("e-0", "chain"));
+    let (steps, letters) = chained(&mut sent);
+    assert_eq!((steps, letters.len()), (4, 0));
+    assert!(sent.first_interval().is_some(), "the next one waits");
+    let mut full = sandbox(&[&Chain]);
+    for (n, post) in ["first", "second", "chain"].iter().enumerate() {
+        take(&mut full, n as u64, &like(&format!("e-{n}"), post));
+    }
+    let (steps, letters) = chained(&mut full);
+    assert_eq!((steps, letters.len()), (5, 1), "no further key can wait");
+    assert!(full.first_interval().is_some(), "one that is remembered waits");
+    let failure = letters[0].operator_failure().expect("one operator's");
+    assert_eq!((failure.operator, failure.trigger.as_str()), ("engagement", "update"));
+    let detail = letters[0].detail();
+    assert!(detail.contains("5 updates") && detail.contains("requeue"), "{detail}");
+    let to = destination(&Topology::new("t.", 1), &letters[0]).expect("it can be requeued");
+    let pack = requeued_record(&letters[0], &to).body;
+    let record = Record { offset: Offset(0), timestamp: START, body: pack };
+    full.take(Lane::Facts, &record).expect("in memory");
+    let (steps, letters) = chained(&mut full);
+    assert_eq!((steps, letters.len()), (CHAIN as usize + 1, 0), "the rest of the chain");
 }
 
 proptest! {
