@@ -1,14 +1,15 @@
 //! The order of a user's notifications, in pages, as it is stored.
 //!
 //! ```text
-//! page  how many (LEB128) · each: event time z · append time minus event time z
-//!       · id (length, text)
+//! page  how many (LEB128) · each: bytes that follow of it (LEB128)
+//!       · event time z · append time minus event time z · id (text)
 //! ```
 //!
-//! `z` is a zigzag LEB128 number. A page is kept encoded: most calls add one at its end, and need
-//! no other.
+//! `z` is a zigzag LEB128 number. A page is kept encoded: most calls add one at its end, and decode
+//! no other than the last. The length is before each, so that those before one that is wanted are
+//! passed without decoding them.
 
-use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
+use crate::derive::stores::{FieldDecoder, StoreValue, put_signed};
 use crate::record::{Millis, put_varint};
 
 /// The place of a notification in order: event time, then id.
@@ -30,13 +31,18 @@ impl<'a> Held<'a> {
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        put_signed(out, self.time);
-        put_signed(out, self.appended.0.wrapping_sub(self.time));
-        put_bytes(out, self.id.as_bytes());
+        let mut times = Vec::with_capacity(20);
+        put_signed(&mut times, self.time);
+        put_signed(&mut times, self.appended.0.wrapping_sub(self.time));
+        put_varint(out, (times.len() + self.id.len()) as u64);
+        out.extend_from_slice(&times);
+        out.extend_from_slice(self.id.as_bytes());
     }
 
     fn read(from: &mut FieldDecoder<'a>) -> Option<Self> {
-        let (time, after, id) = (from.signed()?, from.signed()?, from.text()?);
+        let mut own = FieldDecoder(from.bytes()?);
+        let (time, after) = (own.signed()?, own.signed()?);
+        let id = std::str::from_utf8(own.0).ok()?;
         Some(Self { time, id, appended: Millis(time.wrapping_add(after)) })
     }
 }
@@ -46,11 +52,18 @@ impl<'a> Held<'a> {
 pub(super) struct PlacePage {
     count: usize,
     entries: Vec<u8>,
+    /// Where the last entry begins.
+    last: usize,
 }
 
 impl PlacePage {
     pub(super) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Bytes of its entries.
+    pub(super) fn bytes_len(&self) -> usize {
+        self.entries.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -66,14 +79,44 @@ impl PlacePage {
         self.iter().next()
     }
 
+    pub(super) fn last(&self) -> Option<Held<'_>> {
+        Held::read(&mut FieldDecoder(&self.entries[self.last..]))
+    }
+
+    /// The notification of an index.
+    pub(super) fn nth(&self, index: usize) -> Option<Held<'_>> {
+        Held::read(&mut FieldDecoder(&self.entries[self.at(index)..]))
+    }
+
     /// Adds a notification; returns its index.
     pub(super) fn insert(&mut self, new: Held<'_>) -> usize {
+        if self.last().is_none_or(|last| last.place() < new.place()) {
+            self.push(new);
+            return self.count - 1;
+        }
         let (index, at) = self.find(new.place());
-        let mut bytes = Vec::with_capacity(new.id.len() + 16);
+        let mut bytes = Vec::with_capacity(new.id.len() + 24);
         new.put(&mut bytes);
+        self.last += bytes.len();
         self.entries.splice(at..at, bytes);
         self.count += 1;
         index
+    }
+
+    /// Adds a notification that is after all others.
+    fn push(&mut self, new: Held<'_>) {
+        self.last = self.entries.len();
+        new.put(&mut self.entries);
+        self.count += 1;
+    }
+
+    /// Adds notifications that are after all others.
+    pub(super) fn append(&mut self, later: &Self) {
+        if !later.is_empty() {
+            self.last = self.entries.len() + later.last;
+            self.entries.extend_from_slice(&later.entries);
+            self.count += later.count;
+        }
     }
 
     /// Removes a notification; returns its index. `None`: it is not here.
@@ -86,21 +129,28 @@ impl PlacePage {
         let end = self.entries.len() - rest.0.len();
         self.entries.drain(at..end);
         self.count -= 1;
+        self.last = self.at(self.count.saturating_sub(1));
         Some(index)
     }
 
     /// Removes the first ones, and returns them.
     pub(super) fn take_first(&mut self, count: usize) -> Self {
         let count = count.min(self.count);
-        let mut rest = FieldDecoder(&self.entries);
-        for _ in 0..count {
-            let _ = Held::read(&mut rest);
-        }
-        let left = rest.0.to_vec();
-        self.entries.truncate(self.entries.len() - left.len());
-        let taken = std::mem::replace(&mut self.entries, left);
+        let at = self.at(count);
+        let left = self.entries.split_off(at);
+        let entries = std::mem::replace(&mut self.entries, left);
         self.count -= count;
-        Self { count, entries: taken }
+        self.last = self.last.saturating_sub(at);
+        let mut taken = Self { count, entries, last: 0 };
+        taken.last = taken.at(count.saturating_sub(1));
+        taken
+    }
+
+    /// Where the entry of an index begins, or the end.
+    fn at(&self, index: usize) -> usize {
+        let mut rest = FieldDecoder(&self.entries);
+        let _ = (0..index).try_for_each(|_| rest.bytes().map(drop));
+        self.entries.len() - rest.0.len()
     }
 
     /// The index and the byte of the first notification that is not before a place.
@@ -120,10 +170,7 @@ impl<'a> FromIterator<Held<'a>> for PlacePage {
     /// A page of notifications that are in order.
     fn from_iter<I: IntoIterator<Item = Held<'a>>>(held: I) -> Self {
         let mut page = Self::default();
-        for held in held {
-            held.put(&mut page.entries);
-            page.count += 1;
-        }
+        held.into_iter().for_each(|held| page.push(held));
         page
     }
 }
@@ -135,13 +182,15 @@ impl StoreValue for PlacePage {
         out.extend_from_slice(&self.entries);
     }
 
+    /// An entry that can't be decoded ends its page for those who read it.
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
         let count = from.count(3)?;
-        let all = from.0;
+        let (all, mut last) = (from.0, 0);
         for _ in 0..count {
-            Held::read(from)?;
+            last = all.len() - from.0.len();
+            from.bytes()?;
         }
-        Some(Self { count, entries: all[..all.len() - from.0.len()].to_vec() })
+        Some(Self { count, entries: all[..all.len() - from.0.len()].to_vec(), last })
     }
 }
 
