@@ -152,9 +152,11 @@ impl Notifications<'_, '_> {
 
     /// Adds the older places of the open page to those in the user's row.
     pub(super) fn load_open(&mut self) -> Result<(), OperatorError> {
-        let mut open = self.older()?;
-        open.append(&self.state.newest);
-        (self.state.older, self.state.newest) = (0, open);
+        if self.state.older > 0 {
+            let mut open = self.older()?;
+            open.append(&self.state.newest);
+            (self.state.older, self.state.newest) = (0, open);
+        }
         Ok(())
     }
 

@@ -1,15 +1,16 @@
 //! The order of a user's notifications, in pages, as it is stored.
 //!
 //! ```text
-//! page  how many (LEB128) · each: bytes that follow of it (LEB128)
-//!       · event time z · append time minus event time z · id (text)
+//! page   how many (LEB128) · entries (length, bytes)
+//! entry  bytes that follow of it (LEB128) · event time z · append time minus event time z
+//!        · id (text)
 //! ```
 //!
 //! `z` is a zigzag LEB128 number. A page is kept encoded: most calls add one at its end, and decode
 //! no other than the last. The length is before each, so that those before one that is wanted are
 //! passed without decoding them.
 
-use crate::derive::stores::{FieldDecoder, StoreValue, put_signed};
+use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
 use crate::record::{Millis, put_varint};
 
 /// The place of a notification in order: event time, then id.
@@ -52,8 +53,6 @@ impl<'a> Held<'a> {
 pub(super) struct PlacePage {
     count: usize,
     entries: Vec<u8>,
-    /// Where the last entry begins.
-    last: usize,
 }
 
 impl PlacePage {
@@ -80,7 +79,7 @@ impl PlacePage {
     }
 
     pub(super) fn last(&self) -> Option<Held<'_>> {
-        Held::read(&mut FieldDecoder(&self.entries[self.last..]))
+        self.nth(self.count.checked_sub(1)?)
     }
 
     /// The notification of an index.
@@ -97,7 +96,6 @@ impl PlacePage {
         let (index, at) = self.find(new.place());
         let mut bytes = Vec::with_capacity(new.id.len() + 24);
         new.put(&mut bytes);
-        self.last += bytes.len();
         self.entries.splice(at..at, bytes);
         self.count += 1;
         index
@@ -105,18 +103,14 @@ impl PlacePage {
 
     /// Adds a notification that is after all others.
     fn push(&mut self, new: Held<'_>) {
-        self.last = self.entries.len();
         new.put(&mut self.entries);
         self.count += 1;
     }
 
     /// Adds notifications that are after all others.
     pub(super) fn append(&mut self, later: &Self) {
-        if !later.is_empty() {
-            self.last = self.entries.len() + later.last;
-            self.entries.extend_from_slice(&later.entries);
-            self.count += later.count;
-        }
+        self.entries.extend_from_slice(&later.entries);
+        self.count += later.count;
     }
 
     /// Removes a notification; returns its index. `None`: it is not here.
@@ -129,7 +123,6 @@ impl PlacePage {
         let end = self.entries.len() - rest.0.len();
         self.entries.drain(at..end);
         self.count -= 1;
-        self.last = self.at(self.count.saturating_sub(1));
         Some(index)
     }
 
@@ -140,10 +133,7 @@ impl PlacePage {
         let left = self.entries.split_off(at);
         let entries = std::mem::replace(&mut self.entries, left);
         self.count -= count;
-        self.last = self.last.saturating_sub(at);
-        let mut taken = Self { count, entries, last: 0 };
-        taken.last = taken.at(count.saturating_sub(1));
-        taken
+        Self { count, entries }
     }
 
     /// Where the entry of an index begins, or the end.
@@ -177,20 +167,15 @@ impl<'a> FromIterator<Held<'a>> for PlacePage {
 
 impl StoreValue for PlacePage {
     fn put(&self, _: u8, out: &mut Vec<u8>) {
-        out.reserve(self.entries.len() + 4);
+        out.reserve(self.entries.len() + 8);
         put_varint(out, self.count as u64);
-        out.extend_from_slice(&self.entries);
+        put_bytes(out, &self.entries);
     }
 
     /// An entry that can't be decoded ends its page for those who read it.
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
-        let count = from.count(3)?;
-        let (all, mut last) = (from.0, 0);
-        for _ in 0..count {
-            last = all.len() - from.0.len();
-            from.bytes()?;
-        }
-        Some(Self { count, entries: all[..all.len() - from.0.len()].to_vec(), last })
+        let (count, entries) = (from.count(3)?, from.bytes()?.to_vec());
+        (count <= entries.len() / 3).then_some(Self { count, entries })
     }
 }
 
@@ -240,8 +225,16 @@ mod tests {
         }
 
         #[test]
-        fn damaged_pages_are_refused_without_panic(bytes: Vec<u8>) {
+        fn damaged_pages_are_refused_or_end_without_panic(
+            bytes: Vec<u8>, entries: Vec<u8>, at in 0..9usize,
+        ) {
             let _ = PlacePage::read(1, &mut FieldDecoder(&bytes));
+            let mut page = PlacePage { count: entries.len() / 3, entries };
+            let _ = (page.iter().count(), page.nth(at), page.first(), page.last());
+            page.insert(Held { time: 0, id: "a", appended: Millis(0) });
+            page.remove((0, "a"));
+            page.append(&page.clone());
+            page.take_first(at);
         }
     }
 }
