@@ -13,6 +13,9 @@
 use crate::derive::stores::{FieldDecoder, StoreValue, put_bytes, put_signed};
 use crate::record::{Millis, put_varint};
 
+/// Bytes of the entry that most calls add to a page.
+const ADDED_BYTES: usize = 64;
+
 /// The place of a notification in order: event time, then id.
 pub(super) type Place = (i64, String);
 
@@ -32,12 +35,15 @@ impl<'a> Held<'a> {
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        let mut times = Vec::with_capacity(20);
-        put_signed(&mut times, self.time);
-        put_signed(&mut times, self.appended.0.wrapping_sub(self.time));
-        put_varint(out, (times.len() + self.id.len()) as u64);
-        out.extend_from_slice(&times);
+        let from = out.len();
+        out.reserve(self.id.len() + 24);
+        put_signed(out, self.time);
+        put_signed(out, self.appended.0.wrapping_sub(self.time));
         out.extend_from_slice(self.id.as_bytes());
+        let end = out.len();
+        put_varint(out, (end - from) as u64);
+        let len_bytes = out.len() - end;
+        out[from..].rotate_right(len_bytes);
     }
 
     fn read(from: &mut FieldDecoder<'a>) -> Option<Self> {
@@ -139,7 +145,15 @@ impl PlacePage {
     /// Where the entry of an index begins, or the end.
     fn at(&self, index: usize) -> usize {
         let mut rest = FieldDecoder(&self.entries);
-        let _ = (0..index).try_for_each(|_| rest.bytes().map(drop));
+        for _ in 0..index {
+            let passed = match rest.0 {
+                [len @ 0..0x80, ..] => rest.take(1 + usize::from(*len)),
+                _ => rest.bytes(),
+            };
+            if passed.is_none() {
+                break;
+            }
+        }
         self.entries.len() - rest.0.len()
     }
 
@@ -174,7 +188,9 @@ impl StoreValue for PlacePage {
 
     /// An entry that can't be decoded ends its page for those who read it.
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
-        let (count, entries) = (from.count(3)?, from.bytes()?.to_vec());
+        let (count, stored) = (from.count(3)?, from.bytes()?);
+        let mut entries = Vec::with_capacity(stored.len() + ADDED_BYTES);
+        entries.extend_from_slice(stored);
         (count <= entries.len() / 3).then_some(Self { count, entries })
     }
 }

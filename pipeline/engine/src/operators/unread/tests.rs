@@ -314,6 +314,34 @@ fn a_full_user_costs_few_rows_however_many_were_dropped() {
     driver.replay().unwrap();
 }
 
+/// All rows of the operator.
+fn rows(driver: &mut TopologyDriver) -> BTreeMap<(u8, Bytes), Bytes> {
+    let of = |table| driver.all(Table(table)).into_iter().map(move |(k, v)| ((table, k), v));
+    (120..125).flat_map(of).collect()
+}
+
+#[test]
+fn a_notification_of_a_full_list_writes_three_rows_and_few_places() {
+    const COUNT: usize = 100;
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let id = |n: usize| format!("n_{n:032}");
+    (0..COUNT).for_each(|n| driver.pipe_input(&created(&id(n), n as i64)));
+    let (mut written, mut bytes, mut before) = (0, 0, rows(&mut driver));
+    for n in COUNT..2 * COUNT {
+        driver.pipe_input(&created(&id(n), n as i64));
+        let after = rows(&mut driver);
+        let changed = after.iter().filter(|(key, value)| before.get(key) != Some(value));
+        for ((table, _), value) in changed {
+            written += 1;
+            bytes += if *table == 121 { 0 } else { value.len() };
+        }
+        before = after;
+    }
+    assert!(written <= COUNT * 13 / 4, "{written} rows for {COUNT} notifications");
+    assert!(bytes <= COUNT * 900, "{bytes} bytes of places for {COUNT} notifications");
+    driver.replay().unwrap();
+}
+
 #[test]
 fn the_oldest_places_follow_what_is_added_moved_and_forgotten() {
     let place = |ms: i64, id: &str| Some((START.0 + ms, id.to_owned()));
