@@ -42,9 +42,7 @@ pub(super) struct ReactionMeaning<'a> {
 }
 
 /// What an event means; fails if it lacks a field that admission requires.
-pub(super) fn meaning_of<'a>(
-    event: &'a Input<'_>,
-) -> Result<EngagementMeaning<'a>, OperatorError> {
+pub(super) fn meaning_of<'a>(event: &'a Input<'_>) -> Result<EngagementMeaning<'a>, OperatorError> {
     let act = |name, (kind, who): (&'static str, &str), turn| {
         let field = COUNTED.iter().position(|counted| *counted == name).unwrap_or_default();
         let act = Act { kind: Cow::Borrowed(kind), who: text(event, who)?, turn };
@@ -67,10 +65,7 @@ pub(super) fn meaning_of<'a>(
     }
 }
 
-fn reaction<'a>(
-    event: &'a Input<'_>,
-    turn: Turn,
-) -> Result<EngagementMeaning<'a>, OperatorError> {
+fn reaction<'a>(event: &'a Input<'_>, turn: Turn) -> Result<EngagementMeaning<'a>, OperatorError> {
     let reaction = text(event, "reaction_type")?;
     let kind = [REACTION, &reaction].concat().into();
     Ok(EngagementMeaning::Reaction(ReactionMeaning {

@@ -330,11 +330,7 @@ impl NotificationRule {
     }
 
     /// The title; `who` caused the event.
-    fn title(
-        &self,
-        fields: &Fields<'_>,
-        (recipient, who): (Recipient, &str),
-    ) -> Cow<'static, str> {
+    fn title(&self, fields: &Fields<'_>, (recipient, who): (Recipient, &str)) -> Cow<'static, str> {
         let user = recipient == Recipient::User;
         let value = |field| cut(fields.text(field).unwrap_or_default(), NAME_MAX_CHARS);
         let title = match &self.kind_of(fields)[..] {

@@ -12,7 +12,7 @@
 //!
 //! Most events add a notification that is among the newest, or change none of the places: then the
 //! older row of the open page is not written, and is read only for the one that leaves the list.
-//! Anything else loads it into the user's row, from which it is separated again when that is stored.
+//! Anything else loads it into the user's row, and both are separated again when they are stored.
 //!
 //! The oldest notification of a full user is dropped with each new one. It stays in its page, which
 //! is removed as a whole; the user's row has the number of those that are dropped.
@@ -20,7 +20,8 @@
 use super::page::{Held, Place, PlacePage};
 use super::state::ClosedPages;
 use super::{
-    CLOSED_LEN, HELD_MAX, LISTED_MAX, NEWEST_KEPT, NEWEST_MAX, Notifications, OLDER, OPEN_MAX, PAGES,
+    CLOSED_LEN, HELD_MAX, LISTED_MAX, NEWEST_KEPT, NEWEST_MAX, Notifications, OLDER, OPEN_MAX,
+    PAGES,
 };
 use crate::derive::OperatorError;
 

@@ -210,7 +210,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_page_is_an_ordered_map_and_reads_back(
-            steps in proptest::collection::vec((0..9i64, "[a-c]{0,2}", any::<i64>()), 0..40),
+            steps in proptest::collection::vec((0..9i64, "[a-c]{0,2}|[ab]{130}", any::<i64>()), 0..40),
             taken in 0..50usize,
         ) {
             let (mut page, mut model) = (PlacePage::default(), BTreeMap::new());
@@ -229,13 +229,18 @@ mod tests {
             let all: Vec<_> = model.into_iter().collect();
             prop_assert_eq!(&held(&page), &all);
             prop_assert_eq!(&page, &page.iter().collect());
+            prop_assert!(page.iter().enumerate().all(|(n, held)| page.nth(n) == Some(held)));
+            prop_assert_eq!((page.last(), page.nth(page.len())), (page.iter().last(), None));
             let mut bytes = Vec::new();
             page.put(1, &mut bytes);
             let mut from = FieldDecoder(&bytes);
             prop_assert_eq!(PlacePage::read(1, &mut from), Some(page.clone()));
             prop_assert_eq!(from.end(), Some(()));
             let first = page.take_first(taken);
-            prop_assert_eq!([held(&first), held(&page)].concat(), all);
+            prop_assert_eq!(&[held(&first), held(&page)].concat(), &all);
+            let mut joined = first.clone();
+            joined.append(&page);
+            prop_assert_eq!(held(&joined), all);
             prop_assert_eq!(first.len(), taken.min(first.len() + page.len()));
             prop_assert_eq!((first.iter().count(), page.iter().count()), (first.len(), page.len()));
         }
