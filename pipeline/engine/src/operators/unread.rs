@@ -150,10 +150,10 @@ impl Operator for Unread {
 
     /// Sends the count, unless the user has ended since it changed.
     fn on_commit(&self, _own: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
-        let user = (context.account().to_owned(), context.key().to_owned());
+        let user = (context.account(), context.key());
         let Some(state) = USERS.get(context, &user)? else { return Ok(()) };
         let data = FieldWriter::default()
-            .text("user_id", &user.1)
+            .text("user_id", user.1)
             .integer("unread_count", i64::from(state.unread))
             .end();
         context.emit_event("notification.unread_changed", context.time().0, &data)

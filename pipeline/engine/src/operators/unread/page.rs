@@ -199,6 +199,7 @@ impl StoreValue for PlacePage {
 mod tests {
     use std::collections::BTreeMap;
 
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -210,7 +211,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_page_is_an_ordered_map_and_reads_back(
-            steps in proptest::collection::vec((0..9i64, "[a-c]{0,2}|[ab]{130}", any::<i64>()), 0..40),
+            steps in vec((0..9i64, "[a-c]{0,2}|[ab]{130}", any::<i64>()), 0..40),
             taken in 0..50usize,
         ) {
             let (mut page, mut model) = (PlacePage::default(), BTreeMap::new());
