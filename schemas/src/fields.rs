@@ -80,6 +80,9 @@ impl FieldLookup for Fields<'_> {
     }
 }
 
+/// Bytes for which a writer has room at first: most objects have less.
+const WRITER_BYTES: usize = 256;
+
 /// Writes a JSON object member by member. A name that is set again is there twice; readers take the
 /// last.
 #[derive(Clone, Debug)]
@@ -89,25 +92,33 @@ pub struct FieldWriter {
 
 impl Default for FieldWriter {
     fn default() -> Self {
-        Self { text: "{".to_owned() }
+        let mut text = String::with_capacity(WRITER_BYTES);
+        text.push('{');
+        Self { text }
     }
 }
 
 impl FieldWriter {
     /// Adds a member whose value is JSON text.
     pub fn raw(mut self, name: &str, json: &str) -> Self {
-        if self.text.len() > 1 {
-            self.text.push(',');
-        }
-        json::quote(name, &mut self.text);
-        self.text.push(':');
+        self.begin(name);
         self.text.push_str(json);
         self
     }
 
     /// Adds a string.
-    pub fn text(self, name: &str, text: &str) -> Self {
-        self.raw(name, &json::quoted(text))
+    pub fn text(mut self, name: &str, text: &str) -> Self {
+        self.begin(name);
+        json::quote(text, &mut self.text);
+        self
+    }
+
+    fn begin(&mut self, name: &str) {
+        if self.text.len() > 1 {
+            self.text.push(',');
+        }
+        json::quote(name, &mut self.text);
+        self.text.push(':');
     }
 
     /// Adds a string if there is one.

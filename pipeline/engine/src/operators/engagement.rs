@@ -29,6 +29,7 @@
 //! A row ends by the time in it. A post with rows has a timer, not each row: it is due about every
 //! 30 days, and removes what has ended, a thousand acts per call.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use tidewire_schemas::channel::encode_id;
@@ -52,7 +53,7 @@ use counts::{
     COUNTED, LiveCounts, MINUTE_MS, MinuteChange, PostCounts, ReactionCount, Tally, TallyReport,
     minute_of,
 };
-use meaning::{Act, EngagementMeaning, ReactionMeaning, meaning_of};
+use meaning::{Act, EngagementMeaning, REACTION, ReactionMeaning, meaning_of};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
@@ -193,9 +194,6 @@ fn ends(seen: Millis) -> Millis {
     Millis(seen.0.saturating_add(KEPT_MS))
 }
 
-/// What marks a reaction for an update: this, then the reaction.
-const REACTION: &str = "reaction/";
-
 /// One event that counts for a post.
 struct EventCounting<'a, 'c> {
     context: &'a mut Context<'c>,
@@ -234,9 +232,9 @@ impl EventCounting<'_, '_> {
     fn reaction(
         &mut self,
         counts: &mut LiveCounts,
-        of: ReactionMeaning,
+        of: ReactionMeaning<'_>,
     ) -> Result<Option<Counted>, OperatorError> {
-        let own = format!("{REACTION}{}", of.reaction);
+        let own = of.act.kind.clone();
         let key = (self.post, &of.reaction[..]);
         let known = REACTIONS.get(self.context, &key)?;
         if known.is_none() && counts.reactions >= REACTIONS_MAX {
@@ -252,7 +250,8 @@ impl EventCounting<'_, '_> {
         let Some(Counted { newest_ms, .. }) = counted else { return Ok(None) };
         counts.reactions += u64::from(is_new);
         row.newest_ms = row.newest_ms.max(newest_ms);
-        row.author = row.author.max(of.author.filter(|_| is_on));
+        let author = of.author.filter(|_| is_on).map(Cow::into_owned);
+        row.author = row.author.max(author);
         REACTIONS.put(self.context, &key, &row);
         self.context.mark(own.as_bytes())?;
         Ok(counted)
@@ -309,7 +308,7 @@ impl EventCounting<'_, '_> {
     }
 
     /// Keeps what an act counts for a report that is processed later.
-    fn keep_change(&mut self, slot: &str, (at, change): (ActStamp, Delta)) {
+    fn keep_change(&mut self, slot: &str, (at, change): (&ActStamp, Delta)) {
         let key = (self.post, slot, (at.time_ms, &at.event_id[..]));
         CHANGES.put(self.context, &key, Millis(at.time_ms), &change);
     }
@@ -330,22 +329,24 @@ impl EventCounting<'_, '_> {
     fn act(
         &mut self,
         (tally, slot): (&mut Tally, &str),
-        act: Act,
+        act: Act<'_>,
     ) -> Result<Option<Counted>, OperatorError> {
         let row = (self.post, &act.kind[..], &act.who[..]);
         let now = self.context.expiry_time();
         let known = ACTS.get(self.context, &row)?.filter(|acts| ends(acts.seen) > now);
         let mut acts = known.unwrap_or_default();
         acts.seen = acts.seen.max(self.context.time());
-        let recounts = acts.insert(self.at.clone(), act.turn);
+        let recounts = acts.insert(&self.at, act.turn);
         ACTS.put(self.context, &row, &acts);
         let Some(newest) = acts.newest() else { return Ok(None) };
+        let counted = Counted { newest_ms: newest.time_ms, seen: acts.seen };
         // The newest act is the same in whatever order they are processed, so it is kept first.
-        let newest = Recount { at: newest.clone(), now: 0, until_now: 0 };
-        let counted = Counted { newest_ms: newest.at.time_ms, seen: acts.seen };
-        for Recount { at, now, until_now } in [newest].into_iter().chain(recounts) {
-            let by = now - until_now;
-            if let Some(more) = tally.change(&at, by) {
+        if let Some(more) = tally.change(newest, 0) {
+            self.add_to_minute(slot, more)?;
+        }
+        for Recount { place, now, until_now } in recounts.into_iter().flatten() {
+            let (Some(at), by) = (acts.at(place), now - until_now) else { continue };
+            if let Some(more) = tally.change(at, by) {
                 self.add_to_minute(slot, more)?;
             }
             if by != 0 {
@@ -365,7 +366,7 @@ struct Counted {
 
 /// The slot of the sums of minutes, in table 107.
 fn sums_slot(slot: &str) -> String {
-    format!("sums/{slot}")
+    ["sums/", slot].concat()
 }
 
 /// The place in time before all acts of a minute.

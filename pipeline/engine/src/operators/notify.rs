@@ -66,10 +66,10 @@ impl Operator for Notify {
         context: &mut Context<'_>,
     ) -> Result<Flow, OperatorError> {
         let rule = NotificationRule::of(event.event_type).ok_or_else(|| unknown(event))?;
-        let (key, fields) = (context.key().to_owned(), event.fields());
-        let recipient = rule.recipient(fields, &key);
+        let (key, fields) = (context.key(), event.fields());
+        let recipient = rule.recipient(fields, key);
         if let (Recipient::User, Some(actor)) = (recipient, rule.actor(fields))
-            && (actor == key.as_str() || hides(context, &actor)?)
+            && (actor == key || hides(context, &actor)?)
         {
             return Ok(Flow::Continue);
         }
@@ -77,7 +77,7 @@ impl Operator for Notify {
         if !is_first(context, event, &id)? {
             return Ok(Flow::Continue);
         }
-        let to = Addressed { recipient, key: &key, notification_id: &id };
+        let to = Addressed { recipient, key, notification_id: &id };
         let data = rule.notification(event, &to);
         let event_type = match recipient {
             Recipient::User => "notification.created",
@@ -101,18 +101,22 @@ fn notification_id(
     event: &Input<'_>,
     (recipient, context): (Recipient, &Context<'_>),
 ) -> String {
-    let (key, day) = (context.key(), day_of(event.timestamp_ms));
     let to = match recipient {
-        Recipient::User => "user",
-        Recipient::Workspace => "workspace",
+        Recipient::User => "/user/",
+        Recipient::Workspace => "/workspace/",
     };
     let kind = rule.kind_of(event.fields());
     let actor = rule.actor(event.fields()).unwrap_or_default();
-    let mut parts = format!("{day}/{to}/");
-    for part in [key, &kind, &actor, &rule.entity(event)] {
-        parts.push_str(&format!("{}:{part}/", part.len()));
+    let mut parts = String::with_capacity(128);
+    parts.push_str(&day_of(event.timestamp_ms).to_string());
+    parts.push_str(to);
+    for part in [context.key(), &kind, &actor, &rule.entity(event)] {
+        parts.push_str(&part.len().to_string());
+        for text in [":", part, "/"] {
+            parts.push_str(text);
+        }
     }
-    format!("n_{}", hex(&hash128(context.account(), &parts)))
+    ["n_", &hex(&hash128(context.account(), &parts))].concat()
 }
 
 /// Whether no event has given this notification yet; from now on one has. Its mark is in the window

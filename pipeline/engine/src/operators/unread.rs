@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! table 120  account · user → counts, the event time up to which everything is read, and the
-//!            places of the newest notifications: the open page
+//!            places of the newest notifications
 //! table 121  account · user · notification id → the event that created it, when it was read; its
 //!            entry in the channel, while it is listed
 //! table 122  account · user · place of the first → the places of older ones: a closed page
 //! table 123  account · user · notification id → when it was read, before it was created
+//! table 124  account · user → the places of those before the newest: with them the open page
 //! notifications:{user}  {user} → notification.unread_changed
 //!                       n/{notification id} → notification.created with `read`, of the newest 50
 //! ```
@@ -60,8 +61,16 @@ const LISTED_MAX: u32 = 50;
 /// Places that are moved to a closed page at once.
 const CLOSED_LEN: usize = 25;
 
-/// Places of the open page: all that are listed, and less than a closed page.
+/// Places after which a page of the oldest of the open page is closed: all that are listed, and
+/// less than a closed page.
 const OPEN_MAX: usize = LISTED_MAX as usize + CLOSED_LEN - 1;
+
+/// Places of the user's row, which is written with each notification.
+const NEWEST_MAX: usize = 16;
+
+/// Places that stay there when the others are moved to the row of older ones. A notification that
+/// comes a little late is after these, so that it needs no other row.
+const NEWEST_KEPT: usize = 4;
 
 /// Bytes of the id of a notification: a page of the longest ones is a value of a table.
 const ID_MAX_BYTES: usize = 1 << 10;
@@ -80,6 +89,8 @@ const PAGES: KeyValue<(User, Place), PlacePage> = KeyValue::new(122, "unread.pag
 
 const MARKS: KeyValue<(User, String), ReadMark> = KeyValue::new(123, "unread.marks");
 
+const OLDER: KeyValue<User, PlacePage> = KeyValue::new(124, "unread.older");
+
 const UPDATES: Updates = Updates::new(INTERVAL_MS);
 
 const CHANNEL: StateChannel = StateChannel::new("notifications");
@@ -97,7 +108,8 @@ impl Operator for Unread {
     }
 
     fn tables(&self) -> &'static [TableDecl] {
-        const TABLES: &[TableDecl] = &[USERS.decl(), KNOWN.decl(), PAGES.decl(), MARKS.decl()];
+        const TABLES: &[TableDecl] =
+            &[USERS.decl(), KNOWN.decl(), PAGES.decl(), MARKS.decl(), OLDER.decl()];
         TABLES
     }
 
@@ -138,10 +150,10 @@ impl Operator for Unread {
 
     /// Sends the count, unless the user has ended since it changed.
     fn on_commit(&self, _own: &[u8], context: &mut Context<'_>) -> Result<(), OperatorError> {
-        let user = (context.account().to_owned(), context.key().to_owned());
+        let user = (context.account(), context.key());
         let Some(state) = USERS.get(context, &user)? else { return Ok(()) };
         let data = FieldWriter::default()
-            .text("user_id", &user.1)
+            .text("user_id", user.1)
             .integer("unread_count", i64::from(state.unread))
             .end();
         context.emit_event("notification.unread_changed", context.time().0, &data)
@@ -185,6 +197,7 @@ impl<'c, 'a> Notifications<'c, 'a> {
 
     /// Stores the user, and sends the count if it has changed.
     fn put(mut self) -> Result<(), OperatorError> {
+        self.put_open()?;
         let unread_before = self.before.as_ref().map_or(0, |before| before.unread);
         // The first count is sent also if it is zero, since everything was read before it came.
         let is_first = !self.state.is_counted && self.state.has_count();

@@ -51,9 +51,10 @@ pub(super) struct Acts {
 }
 
 /// What an act counts now, and what it counted until now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recount {
-    pub(super) at: ActStamp,
+    /// Its index among the acts.
+    pub(super) place: usize,
     pub(super) now: i64,
     pub(super) until_now: i64,
 }
@@ -67,24 +68,31 @@ impl Default for Acts {
 impl Acts {
     /// Adds an act; returns which acts count something else now. An act that is known, or older
     /// than all that are kept, changes nothing.
-    pub(super) fn insert(&mut self, at: ActStamp, turn: Turn) -> Vec<Recount> {
-        let place = self.acts.partition_point(|(known, _)| *known < at);
-        let is_known = self.acts.get(place).is_some_and(|(known, _)| *known == at);
+    pub(super) fn insert(&mut self, at: &ActStamp, turn: Turn) -> [Option<Recount>; 2] {
+        let mut place = self.acts.partition_point(|(known, _)| known < at);
+        let is_known = self.acts.get(place).is_some_and(|(known, _)| known == at);
         if is_known || (place == 0 && self.acts.len() >= ACTS_MAX) {
-            return Vec::new();
+            return [None; 2];
         }
         let before = place.checked_sub(1).map_or(self.before, |last| self.acts[last].1).count();
-        let mut recounts =
-            vec![Recount { at: at.clone(), now: turn.count() - before, until_now: 0 }];
-        if let Some((next, next_turn)) = self.acts.get(place) {
-            let (now, until_now) = (next_turn.count() - turn.count(), next_turn.count() - before);
-            recounts.push(Recount { at: next.clone(), now, until_now });
-        }
-        self.acts.insert(place, (at, turn));
+        let next = self.acts.get(place).map(|(_, next)| next.count());
+        self.acts.insert(place, (at.clone(), turn));
         if self.acts.len() > ACTS_MAX {
             self.before = self.acts.remove(0).1;
+            place -= 1;
         }
-        recounts
+        let (now, until_now) = (turn.count() - before, 0);
+        let next = next.map(|next| Recount {
+            place: place + 1,
+            now: next - turn.count(),
+            until_now: next - before,
+        });
+        [Some(Recount { place, now, until_now }), next]
+    }
+
+    /// The act of an index.
+    pub(super) fn at(&self, place: usize) -> Option<&ActStamp> {
+        self.acts.get(place).map(|(at, _)| at)
     }
 
     /// The newest act; `None` if nothing was ever done, only withdrawn. What was
@@ -111,8 +119,10 @@ impl StoreValue for Acts {
     fn read(_: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
         let seen = Millis(from.signed()?);
         let before = read_turn(from)?;
-        let mut acts = Vec::new();
-        for _ in 0..from.count(3)? {
+        let count = from.count(3)?;
+        // With room for the act that most calls add.
+        let mut acts = Vec::with_capacity(count + 1);
+        for _ in 0..count {
             let (time_ms, event_id) = (from.signed()?, from.text()?.to_owned());
             acts.push((ActStamp { time_ms, event_id }, read_turn(from)?));
         }
@@ -155,8 +165,11 @@ mod tests {
         let (mut acts, mut counted) = (Acts::default(), BTreeMap::new());
         for (time_ms, on) in order {
             let at = ActStamp { time_ms: *time_ms, event_id: "e".to_owned() };
-            for Recount { at, now, until_now } in acts.insert(at, turn(*on)) {
-                let before = counted.insert(at.time_ms, now).unwrap_or(0);
+            for Recount { place, now, until_now } in
+                acts.insert(&at, turn(*on)).into_iter().flatten()
+            {
+                let time_ms = acts.at(place).expect("it is there").time_ms;
+                let before = counted.insert(time_ms, now).unwrap_or(0);
                 assert_eq!(before, until_now);
             }
         }
@@ -194,7 +207,7 @@ mod tests {
         ) {
             let mut acts = Acts { seen: Millis(seen), ..Acts::default() };
             for (time_ms, event_id, on) in turns {
-                acts.insert(ActStamp { time_ms, event_id }, turn(on));
+                acts.insert(&ActStamp { time_ms, event_id }, turn(on));
             }
             let mut bytes = Vec::new();
             acts.put(1, &mut bytes);
@@ -215,9 +228,9 @@ mod tests {
         let at = |time_ms| ActStamp { time_ms, event_id: "e".to_owned() };
         let mut acts = Acts::default();
         assert_eq!(acts.newest(), None);
-        acts.insert(at(9), Turn::Off);
+        acts.insert(&at(9), Turn::Off);
         assert_eq!(acts.newest(), None);
-        acts.insert(at(5), Turn::On);
+        acts.insert(&at(5), Turn::On);
         assert_eq!(acts.newest(), Some(&at(9)));
     }
 
@@ -227,10 +240,12 @@ mod tests {
         let at = |time_ms| ActStamp { time_ms, event_id: "e".to_owned() };
         let mut sum = 0;
         for n in 0..=ACTS_MAX as i64 {
-            sum += acts.insert(at(n), turn(n % 2 == 0)).iter().map(|re| re.now).sum::<i64>();
+            let recounts = acts.insert(&at(n), turn(n % 2 == 0));
+            sum += recounts.iter().flatten().map(|recount| recount.now).sum::<i64>();
         }
         assert_eq!((acts.acts.len(), acts.before, sum), (ACTS_MAX, Turn::On, 1));
-        assert_eq!(acts.insert(at(-1), Turn::On), [], "it is older than all that are kept");
-        assert_eq!(acts.insert(at(5), Turn::On), [], "it is known");
+        let nothing = [None; 2];
+        assert_eq!(acts.insert(&at(-1), Turn::On), nothing, "it is older than all that are kept");
+        assert_eq!(acts.insert(&at(5), Turn::On), nothing, "it is known");
     }
 }

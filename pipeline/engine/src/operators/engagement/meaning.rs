@@ -1,46 +1,51 @@
 //! What each event type means for the counts of a post.
 
+use std::borrow::Cow;
+
 use crate::derive::{Input, OperatorError};
 use crate::operators::engagement::acts::Turn;
 use crate::operators::engagement::counts::COUNTED;
 
+/// What marks a reaction for an update, and what is the kind of its acts: this, then the reaction.
+pub(super) const REACTION: &str = "reaction/";
+
 /// What an event says about a post.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum EngagementMeaning {
+pub(super) enum EngagementMeaning<'a> {
     /// Counts that a producer sets, by their index in [`COUNTED`].
     Reports(Vec<(usize, i64)>),
     /// An act that counts for a field of [`COUNTED`].
-    Act { field: usize, act: Act },
+    Act { field: usize, act: Act<'a> },
     /// A reaction.
-    Reaction(ReactionMeaning),
+    Reaction(ReactionMeaning<'a>),
 }
 
 /// What somebody did, or withdrew.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Act {
+pub(super) struct Act<'a> {
     /// Acts of one kind and who count once.
-    pub(super) kind: String,
+    pub(super) kind: Cow<'static, str>,
     /// The user, or the id of what counts.
-    pub(super) who: String,
+    pub(super) who: Cow<'a, str>,
     pub(super) turn: Turn,
 }
 
 /// A reaction or its withdrawal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ReactionMeaning {
-    pub(super) reaction: String,
-    pub(super) act: Act,
+pub(super) struct ReactionMeaning<'a> {
+    pub(super) reaction: Cow<'a, str>,
+    pub(super) act: Act<'a>,
     /// The count that the event states.
     pub(super) reported: Option<i64>,
     /// The author of the post.
-    pub(super) author: Option<String>,
+    pub(super) author: Option<Cow<'a, str>>,
 }
 
 /// What an event means; fails if it lacks a field that admission requires.
-pub(super) fn meaning_of(event: &Input<'_>) -> Result<EngagementMeaning, OperatorError> {
-    let act = |name, (kind, who): (&str, &str), turn| {
+pub(super) fn meaning_of<'a>(event: &'a Input<'_>) -> Result<EngagementMeaning<'a>, OperatorError> {
+    let act = |name, (kind, who): (&'static str, &str), turn| {
         let field = COUNTED.iter().position(|counted| *counted == name).unwrap_or_default();
-        let act = Act { kind: kind.to_owned(), who: text(event, who)?, turn };
+        let act = Act { kind: Cow::Borrowed(kind), who: text(event, who)?, turn };
         Ok(EngagementMeaning::Act { field, act })
     };
     match event.event_type {
@@ -60,14 +65,14 @@ pub(super) fn meaning_of(event: &Input<'_>) -> Result<EngagementMeaning, Operato
     }
 }
 
-fn reaction(event: &Input<'_>, turn: Turn) -> Result<EngagementMeaning, OperatorError> {
+fn reaction<'a>(event: &'a Input<'_>, turn: Turn) -> Result<EngagementMeaning<'a>, OperatorError> {
     let reaction = text(event, "reaction_type")?;
-    let kind = format!("reaction/{reaction}");
+    let kind = [REACTION, &reaction].concat().into();
     Ok(EngagementMeaning::Reaction(ReactionMeaning {
         reaction,
         act: Act { kind, who: text(event, "user_id")?, turn },
         reported: event.fields().integer("count").filter(|_| turn == Turn::On),
-        author: event.fields().text("author_id").map(|author| author.into_owned()),
+        author: event.fields().text("author_id"),
     }))
 }
 
@@ -77,7 +82,7 @@ fn reported(event: &Input<'_>) -> Vec<(usize, i64)> {
     COUNTED.iter().enumerate().filter_map(value).collect()
 }
 
-fn text(event: &Input<'_>, name: &str) -> Result<String, OperatorError> {
-    let text = event.fields().text(name).map(|text| text.into_owned());
+fn text<'a>(event: &'a Input<'_>, name: &str) -> Result<Cow<'a, str>, OperatorError> {
+    let text = event.fields().text(name);
     text.ok_or_else(|| OperatorError::Failed(format!("{} has no {name}", event.event_type)))
 }

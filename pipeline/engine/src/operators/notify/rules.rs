@@ -275,18 +275,24 @@ impl NotificationRule {
 
     /// What the event is about, as text that differs for different entities.
     pub(super) fn entity(&self, event: &Input<'_>) -> String {
-        let fields = event.fields();
-        let named = self.entity.iter().filter_map(|name| Some((name, fields.text(name)?)));
-        let entity: String = named.map(|(name, id)| format!("{name}={}:{id}/", id.len())).collect();
-        if entity.is_empty() { format!("event={}", event.event_id) } else { entity }
+        let mut entity = String::with_capacity(64);
+        for name in self.entity {
+            let Some(id) = event.fields().text(name) else { continue };
+            for text in [name, "=", &id.len().to_string(), ":", &id, "/"] {
+                entity.push_str(text);
+            }
+        }
+        if entity.is_empty() { ["event=", event.event_id].concat() } else { entity }
     }
 
     /// The data of the notification.
     pub(super) fn notification(&self, event: &Input<'_>, to: &Addressed<'_>) -> String {
         let fields = event.fields();
         let kind = self.kind_of(fields);
-        let title = self.title(fields, to.recipient);
-        let text = text_of(fields, self.text).map(|text| cut(&text, TEXT_MAX_CHARS));
+        let (actor, actor_name) = (self.actor(fields), self.actor_name(fields));
+        let who = actor_name.as_deref().or(actor.as_deref()).unwrap_or("Someone");
+        let title = self.title(fields, (to.recipient, who));
+        let text = text_of(fields, self.text).map(|text| cut(text, TEXT_MAX_CHARS));
         let link = text_of(fields, self.link).filter(|link| link.len() <= LINK_MAX_BYTES);
         let mut out = FieldWriter::default()
             .text("notification_id", to.notification_id)
@@ -297,8 +303,8 @@ impl NotificationRule {
         if to.recipient == Recipient::User {
             out = out
                 .text("user_id", to.key)
-                .text_if("actor_id", self.actor(fields).as_deref())
-                .text_if("actor_name", self.actor_name(fields).as_deref())
+                .text_if("actor_id", actor.as_deref())
+                .text_if("actor_name", actor_name.as_deref())
                 .text_if("post_id", fields.text("post_id").as_deref());
         }
         match self.details(fields) {
@@ -314,47 +320,47 @@ impl NotificationRule {
         Some(found.fold(FieldWriter::default(), |out, (name, json)| out.raw(name, json)).end())
     }
 
-    fn actor_name(&self, fields: &Fields<'_>) -> Option<String> {
-        let name = text_of(fields, self.actor_name).map(Cow::into_owned);
+    fn actor_name<'a>(&self, fields: &'a Fields<'_>) -> Option<Cow<'a, str>> {
         let of_author = || {
             let author = fields.object("author").filter(|_| self.actor == "author_id");
-            author.and_then(|author| author.text("name").map(Cow::into_owned))
+            author.and_then(|author| author.text("name").map(|name| name.into_owned().into()))
         };
-        name.or_else(of_author).map(|name| cut(&name, NAME_MAX_CHARS))
+        let name = text_of(fields, self.actor_name).or_else(of_author);
+        name.map(|name| cut(name, NAME_MAX_CHARS))
     }
 
-    fn title(&self, fields: &Fields<'_>, recipient: Recipient) -> String {
+    /// The title; `who` caused the event.
+    fn title(&self, fields: &Fields<'_>, (recipient, who): (Recipient, &str)) -> Cow<'static, str> {
         let user = recipient == Recipient::User;
-        let name = self.actor_name(fields).or_else(|| self.actor(fields).map(Cow::into_owned));
-        let who = name.unwrap_or_else(|| "Someone".to_owned());
-        let value = |field| cut(&fields.text(field).unwrap_or_default(), NAME_MAX_CHARS);
-        match &self.kind_of(fields)[..] {
-            "like" => format!("{who} liked your post"),
-            "reply" => format!("{who} replied to your post"),
-            "retweet" => format!("{who} reposted your post"),
-            "quote" => format!("{who} quoted your post"),
-            "follow" => format!("{who} followed you"),
-            "mention" if user => format!("{who} mentioned you"),
-            "mention" => format!("{who} mentioned this workspace"),
-            "message" => format!("New message from {who}"),
+        let value = |field| cut(fields.text(field).unwrap_or_default(), NAME_MAX_CHARS);
+        let title = match &self.kind_of(fields)[..] {
+            "like" => [who, " liked your post"].concat(),
+            "reply" => [who, " replied to your post"].concat(),
+            "retweet" => [who, " reposted your post"].concat(),
+            "quote" => [who, " quoted your post"].concat(),
+            "follow" => [who, " followed you"].concat(),
+            "mention" if user => [who, " mentioned you"].concat(),
+            "mention" => [who, " mentioned this workspace"].concat(),
+            "message" => ["New message from ", who].concat(),
             "approval" if self.event_type == "approval.resolved" => {
-                format!("Approval request: {}", value("decision"))
+                ["Approval request: ", &value("decision")].concat()
             }
-            "approval" => format!("{who} requests approval"),
+            "approval" => [who, " requests approval"].concat(),
             "alert" if self.event_type == "sla.escalated" => {
                 let minutes = fields.integer("waiting_seconds").unwrap_or_default() / 60;
                 format!("A message has waited {minutes} min for an answer")
             }
-            "alert" => format!("Alert: {}", value("alert_type")),
-            "post_published" if user => "Your post was published".to_owned(),
-            "post_published" => "A post was published".to_owned(),
-            "post_failed" if user => "Your post was not published".to_owned(),
-            "post_failed" => "A post was not published".to_owned(),
-            "crisis" if self.event_type == "crisis.resolved" => "Crisis resolved".to_owned(),
-            "crisis" => format!("Crisis detected, severity {}", value("severity")),
-            "review" => format!("New review, rating {}", value("rating")),
-            _ => format!("Activity of {who}"),
-        }
+            "alert" => ["Alert: ", &value("alert_type")].concat(),
+            "post_published" if user => return "Your post was published".into(),
+            "post_published" => return "A post was published".into(),
+            "post_failed" if user => return "Your post was not published".into(),
+            "post_failed" => return "A post was not published".into(),
+            "crisis" if self.event_type == "crisis.resolved" => return "Crisis resolved".into(),
+            "crisis" => ["Crisis detected, severity ", &value("severity")].concat(),
+            "review" => ["New review, rating ", &value("rating")].concat(),
+            _ => ["Activity of ", who].concat(),
+        };
+        title.into()
     }
 }
 
@@ -373,9 +379,12 @@ fn text_of<'a>(fields: &'a Fields<'_>, name: &str) -> Option<Cow<'a, str>> {
 }
 
 /// At most this many characters of a text.
-fn cut(text: &str, max_chars: usize) -> String {
+fn cut(text: Cow<'_, str>, max_chars: usize) -> Cow<'_, str> {
+    if text.len() <= max_chars {
+        return text;
+    }
     match text.char_indices().nth(max_chars) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        Some((end, _)) => [&text[..end], "…"].concat().into(),
+        None => text,
     }
 }

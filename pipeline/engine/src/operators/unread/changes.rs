@@ -85,11 +85,11 @@ impl Notifications<'_, '_> {
         if self.state.unread == 0 {
             return Ok(());
         }
-        let newest = self.state.open.iter().last().map(|held| held.time);
+        let newest = self.state.newest.last().map(|held| held.time);
         let ids = if newest.is_some_and(|newest| newest <= up_to) {
             // None is left, so only those are read whose entries change.
             self.state.unread = 0;
-            self.listed_ids()
+            self.listed_ids()?
         } else {
             self.ids_of(before, up_to)?
         };

@@ -5,7 +5,8 @@
 //!       · read up to, event time z · day of the last event z
 //!       · 00, or 01 and the place of the first closed page: event time z · id (length, text)
 //!         · notifications that were dropped from it (LEB128)
-//!       · the open page (`page.rs`)
+//!       · how many older ones of the open page are in their own row (LEB128)
+//!       · the newest places of the open page (`page.rs`)
 //! known 01 · event time z · event id (length, text) · append time z
 //!       · 00, or 01 and the append time of the read z
 //!       · 00, or 01 and its entry in the channel (length, bytes)
@@ -42,10 +43,12 @@ pub(super) struct UserState {
     pub(super) read_up_to: i64,
     /// The UTC day on which the last event was appended. A finer time would be written with each.
     pub(super) last_day: i64,
-    /// Where the older notifications begin, which are in pages of their own.
+    /// Where the notifications of closed pages begin.
     pub(super) closed: Option<ClosedPages>,
-    /// The newest notifications.
-    pub(super) open: PlacePage,
+    /// How many of the open page are in a row of their own, which are older than the newest.
+    pub(super) older: u32,
+    /// The newest notifications, or all of the open page.
+    pub(super) newest: PlacePage,
 }
 
 /// The beginning of the closed pages.
@@ -58,6 +61,16 @@ pub(super) struct ClosedPages {
 }
 
 impl UserState {
+    /// Notifications of the open page.
+    pub(super) fn open_len(&self) -> usize {
+        self.older as usize + self.newest.len()
+    }
+
+    /// The index in the open page of the oldest that is listed.
+    pub(super) fn first_listed(&self) -> usize {
+        self.open_len().saturating_sub(self.listed as usize)
+    }
+
     /// Whether an event has given the user a count.
     pub(super) fn has_count(&self) -> bool {
         self.held > 0 || self.read_up_to != i64::MIN
@@ -80,7 +93,8 @@ impl Default for UserState {
             read_up_to: i64::MIN,
             last_day: 0,
             closed: None,
-            open: PlacePage::default(),
+            older: 0,
+            newest: PlacePage::default(),
         }
     }
 }
@@ -118,6 +132,7 @@ impl ReadMark {
 
 impl StoreValue for UserState {
     fn put(&self, version: u8, out: &mut Vec<u8>) {
+        out.reserve(self.newest.bytes_len() + 64);
         for count in [self.held, self.listed, self.unread, self.marks] {
             put_varint(out, u64::from(count));
         }
@@ -130,7 +145,8 @@ impl StoreValue for UserState {
             put_bytes(out, id.as_bytes());
             put_varint(out, u64::from(*dropped));
         }
-        self.open.put(version, out);
+        put_varint(out, u64::from(self.older));
+        self.newest.put(version, out);
     }
 
     fn read(version: u8, from: &mut FieldDecoder<'_>) -> Option<Self> {
@@ -148,7 +164,8 @@ impl StoreValue for UserState {
             let first = (from.signed()?, from.text()?.to_owned());
             state.closed = Some(ClosedPages { first, dropped: from.number()? });
         }
-        state.open = PlacePage::read(version, from)?;
+        state.older = from.number()?;
+        state.newest = PlacePage::read(version, from)?;
         Some(state)
     }
 }
@@ -218,10 +235,10 @@ mod tests {
     proptest! {
         #[test]
         fn values_read_back_and_a_part_of_one_is_refused(
-            counts: [u32; 5], times: [i64; 3], event_id in ".{0,20}", has: [bool; 3],
+            counts: [u32; 6], times: [i64; 3], event_id in ".{0,20}", has: [bool; 3],
             entry: Vec<u8>,
         ) {
-            let [held, listed, unread, marks, dropped] = counts;
+            let [held, listed, unread, marks, dropped, older] = counts;
             let [time, appended, other] = times;
             let place = (time, event_id.clone());
             let new = Held { time, id: &event_id, appended: Millis(appended) };
@@ -231,7 +248,8 @@ mod tests {
                 read_up_to: other,
                 last_day: appended,
                 closed: has[0].then_some(ClosedPages { first: place, dropped }),
-                open: has[1].then_some(new).into_iter().collect(),
+                older,
+                newest: has[1].then_some(new).into_iter().collect(),
             });
             reads_back(&Known {
                 stamp: Stamp { time: Millis(time), event_id: event_id.clone() },

@@ -70,10 +70,11 @@ impl Notifications<'_, '_> {
     }
 
     fn sweep_open(&mut self, ends: &mut Ends) -> Result<(), OperatorError> {
+        self.load_open()?;
         let kept: PlacePage =
-            self.state.open.iter().filter(|held| ends.keeps(end_of(held))).collect();
-        let first_listed = self.first_listed();
-        let page = std::mem::replace(&mut self.state.open, kept.clone());
+            self.state.newest.iter().filter(|held| ends.keeps(end_of(held))).collect();
+        let first_listed = self.state.first_listed();
+        let page = std::mem::replace(&mut self.state.newest, kept.clone());
         for held in page.iter().skip(first_listed).filter(|held| !ends.keeps(end_of(held))) {
             self.state.listed -= 1;
             self.unpublish(held.id)?;
@@ -108,7 +109,8 @@ impl Notifications<'_, '_> {
     }
 
     /// Removes a user of whom nothing is left, and the entry with the count.
-    fn end_user(self) -> Result<(), OperatorError> {
+    fn end_user(mut self) -> Result<(), OperatorError> {
+        self.remove_older();
         let Self { context, user, state: UserState { is_counted, .. }, .. } = self;
         USERS.remove(context, &user);
         if is_counted {

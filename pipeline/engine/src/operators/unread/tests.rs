@@ -13,7 +13,9 @@ use tidewire_schemas::id::hash128;
 use super::changes::LISTED_DATA_MAX_BYTES;
 use super::page::{Place, PlacePage};
 use super::state::{DAY_MS, Known, LIFE_MS, READ_MARK_MS, UserState};
-use super::{CLOSED_LEN, HELD_MAX, ID_MAX_BYTES, LISTED_MAX, MARKS_MAX, OPEN_MAX, Unread, User};
+use super::{
+    CLOSED_LEN, HELD_MAX, ID_MAX_BYTES, LISTED_MAX, MARKS_MAX, NEWEST_MAX, OPEN_MAX, Unread, User,
+};
 use crate::derive::stores::{FieldDecoder, StoreKey, StoreValue};
 use crate::derive::{ChannelDelivery, Operator, START, TopologyDriver};
 use crate::operators::testing::{
@@ -240,7 +242,9 @@ fn kept(driver: &mut TopologyDriver) -> Kept {
     let [known, marks] = [Table(121), Table(123)].map(|table| driver.all(table));
     let pages = driver.all(Table(122));
     let Some((_, value)) = users.first() else {
-        assert_eq!([known.len(), pages.len(), marks.len()], [0; 3], "nobody has these");
+        let older = driver.all(Table(124));
+        let rows = [known.len(), pages.len(), marks.len(), older.len()];
+        assert_eq!(rows, [0; 4], "nobody has these");
         return Kept::default();
     };
     let state: UserState = decoded(value);
@@ -259,9 +263,15 @@ fn kept(driver: &mut TopologyDriver) -> Kept {
         all.extend(places(&page).skip(if n == 0 { dropped } else { 0 }));
     }
     assert_eq!(state.closed.is_none(), pages.is_empty());
-    assert!(state.open.len() <= OPEN_MAX && state.open.len() >= state.listed as usize);
-    assert!(!state.open.is_empty() || all.is_empty(), "the newest are open");
-    all.extend(places(&state.open));
+    let older: Vec<PlacePage> =
+        driver.all(Table(124)).iter().map(|(_, value)| decoded(value)).collect();
+    assert_eq!(older.iter().map(PlacePage::len).sum::<usize>(), state.older as usize);
+    assert!(older.len() <= 1 && older.iter().all(|page| !page.is_empty()));
+    assert!(state.newest.len() <= NEWEST_MAX && state.older as usize <= OPEN_MAX);
+    assert!(state.open_len() >= state.listed as usize);
+    assert!(!state.newest.is_empty() || all.is_empty(), "the newest are open");
+    all.extend(older.iter().flat_map(places));
+    all.extend(places(&state.newest));
     assert!(all.is_sorted());
     let rows: Vec<Known> = known.iter().map(|(_, value)| decoded(value)).collect();
     let of = |is: &dyn Fn(&Known) -> bool| rows.iter().filter(|known| is(known)).count() as u32;
@@ -301,6 +311,34 @@ fn a_full_user_costs_few_rows_however_many_were_dropped() {
     driver.pipe_input(&read_all(dropped + 2));
     let passed = driver.passed() - before;
     assert!(passed <= u64::from(HELD_MAX) + ROWS_PER_NOTIFICATION, "all passes {passed} rows");
+    driver.replay().unwrap();
+}
+
+/// All rows of the operator.
+fn rows(driver: &mut TopologyDriver) -> BTreeMap<(u8, Bytes), Bytes> {
+    let of = |table| driver.all(Table(table)).into_iter().map(move |(k, v)| ((table, k), v));
+    (120..125).flat_map(of).collect()
+}
+
+#[test]
+fn a_notification_of_a_full_list_writes_three_rows_and_few_places() {
+    const COUNT: usize = 100;
+    let mut driver = TopologyDriver::new(OPERATORS);
+    let id = |n: usize| format!("n_{n:032}");
+    (0..COUNT).for_each(|n| driver.pipe_input(&created(&id(n), n as i64)));
+    let (mut written, mut bytes, mut before) = (0, 0, rows(&mut driver));
+    for n in COUNT..2 * COUNT {
+        driver.pipe_input(&created(&id(n), n as i64));
+        let after = rows(&mut driver);
+        let changed = after.iter().filter(|(key, value)| before.get(key) != Some(value));
+        for ((table, _), value) in changed {
+            written += 1;
+            bytes += if *table == 121 { 0 } else { value.len() };
+        }
+        before = after;
+    }
+    assert!(written <= COUNT * 13 / 4, "{written} rows for {COUNT} notifications");
+    assert!(bytes <= COUNT * 900, "{bytes} bytes of places for {COUNT} notifications");
     driver.replay().unwrap();
 }
 
