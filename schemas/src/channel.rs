@@ -131,6 +131,9 @@ fn hex2([high, low]: [u8; 2]) -> Option<u8> {
 /// Appends an id in the encoded form of a channel name.
 pub fn encode_id(id: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if id.bytes().all(is_plain) {
+        return out.push_str(id);
+    }
     for byte in id.bytes() {
         if is_plain(byte) {
             out.push(char::from(byte));
