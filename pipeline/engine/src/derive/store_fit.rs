@@ -138,7 +138,9 @@ fn fit(progress: &TaskProgress, bounds: ChangelogBounds, now: Millis) -> StoreFi
         return StoreFit::Misfit("older than the log's start");
     }
     let away = u64::try_from(now.0.saturating_sub(progress.times.latest().0)).unwrap_or(0);
-    if progress.state < state.end && away > STALE_MS_MAX {
+    // One that has nothing of the changelogs yet has no row that was removed.
+    let has_rows = progress.state > state.start || progress.order > order.start;
+    if has_rows && progress.state < state.end && away > STALE_MS_MAX {
         return StoreFit::FitsIfComplete;
     }
     StoreFit::Fits
@@ -166,6 +168,11 @@ mod tests {
         assert_eq!(fit(&at(8), bounds(0, 8), Millis(30 * DAY_MS)), StoreFit::Fits);
         assert_eq!(fit(&at(7), bounds(0, 8), Millis(DAY_MS)), StoreFit::FitsIfComplete);
         assert_eq!(fit(&at(7), bounds(0, 8), Millis(DAY_MS / 2)), StoreFit::Fits);
+    }
+
+    #[test]
+    fn a_store_that_has_no_rows_yet_fits_however_late_it_is() {
+        assert_eq!(fit(&at(3), bounds(3, 8), Millis(30 * DAY_MS)), StoreFit::Fits);
     }
 
     #[test]
