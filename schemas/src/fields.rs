@@ -68,6 +68,22 @@ impl<'a> Fields<'a> {
         texts
     }
 
+    /// An object of these members and of others, each as JSON text, which replace those of their
+    /// names.
+    pub fn with(&self, set: &[(String, String)]) -> String {
+        let mut out = FieldWriter::default();
+        let is_set = |name: &str| set.iter().any(|(other, _)| other == name);
+        for (name, value) in self.members.iter().filter(|(name, _)| !is_set(name)) {
+            out = out.raw(name, value);
+        }
+        for (at, (name, value)) in set.iter().enumerate() {
+            if !set[at + 1..].iter().any(|(later, _)| later == name) {
+                out = out.raw(name, value);
+            }
+        }
+        out.end()
+    }
+
     /// The members of an object in it.
     pub fn object(&self, name: &str) -> Option<Fields<'a>> {
         Fields::of(self.raw(name)?)
@@ -157,18 +173,7 @@ pub enum Truth {
 
 /// The object with these members set, each as JSON text; the others stay as they are.
 pub fn with_members(object: &str, set: &[(String, String)]) -> Option<String> {
-    let fields = Fields::of(object)?;
-    let mut out = FieldWriter::default();
-    let is_set = |name: &str| set.iter().any(|(other, _)| other == name);
-    for (name, value) in fields.members.iter().filter(|(name, _)| !is_set(name)) {
-        out = out.raw(name, value);
-    }
-    for (at, (name, value)) in set.iter().enumerate() {
-        if !set[at + 1..].iter().any(|(later, _)| later == name) {
-            out = out.raw(name, value);
-        }
-    }
-    Some(out.end())
+    Some(Fields::of(object)?.with(set))
 }
 
 #[cfg(test)]

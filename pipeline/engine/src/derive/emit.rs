@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tidewire_schemas::Priority;
 use tidewire_schemas::catalogue::{Class, Delivery, EventType, HOPS_MAX, OPERATOR_SOURCE, Routes};
 use tidewire_schemas::event::EventView;
-use tidewire_schemas::fields::{Fields, with_members};
+use tidewire_schemas::fields::Fields;
 use tidewire_schemas::id::{hash128, hex};
 
 use crate::derive::audit::layout::AuditItem;
@@ -70,8 +70,9 @@ enum IdSource<'a> {
 }
 
 /// An event with the fields that operators have set; `None` if they have set none.
-pub(super) fn amended_value(event: &EventView<'_>, fields: &[(String, String)]) -> Option<Vec<u8>> {
-    let data = (!fields.is_empty()).then(|| with_members(event.data, fields)).flatten()?;
+pub(super) fn amended_value(input: &Input<'_>, set: &[(String, String)]) -> Option<Vec<u8>> {
+    let data = if set.is_empty() { None } else { Some(input.object()?.with(set)) }?;
+    let event: &EventView<'_> = input;
     Some(EventView { data: &data, ..*event }.encode())
 }
 
@@ -295,7 +296,7 @@ impl<'a> Context<'a> {
     }
 
     /// Writes the current event to channels: byte for byte, unless operators have amended it.
-    pub(super) fn deliver(&mut self, event: &EventView<'_>, to: &[Delivery]) {
+    pub(super) fn deliver(&mut self, event: &Input<'_>, to: &[Delivery]) {
         let Trigger::Event { value, .. } = self.trigger else { return };
         let amended = amended_value(event, self.batch.amended());
         for delivery in to {
@@ -355,13 +356,14 @@ impl<'a> Context<'a> {
         let CauseNames { account, id, correlation } = self.trigger.names();
         // An operator may run for several keys of one event, in different tasks, and emit for
         // several keys each time.
-        let own = self.key;
+        let (own, own_len) = (self.key, self.key.len().to_string());
         let parts = match id_source {
             IdSource::Cause => {
-                format!("{}:{id}/{}:{own}/{}/{key}", id.len(), own.len(), self.emitted)
+                let (len, emitted) = (id.len().to_string(), self.emitted.to_string());
+                [&len, ":", &id, "/", &own_len, ":", own, "/", &emitted, "/", key].concat()
             }
             // Begins with no digit, so it is no id of a cause.
-            IdSource::Once(once) => format!("once/{}:{own}/{once}", own.len()),
+            IdSource::Once(once) => ["once/", &own_len, ":", own, "/", once].concat(),
         };
         self.emitted += 1;
         let (name, hash) = (self.operator.name(), hash128(account, &parts));

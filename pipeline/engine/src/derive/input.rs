@@ -46,16 +46,17 @@ impl<'a> Input<'a> {
     /// Its channels.
     pub(super) fn deliveries(&self) -> Result<Vec<Delivery>, DeliveryError> {
         let unknown = || DeliveryError::UnknownType(self.event.event_type.to_owned());
-        self.known.ok_or_else(unknown)?.deliveries_by(self.event, self.scan().as_ref())
+        self.known.ok_or_else(unknown)?.deliveries_by(self.event, self.object())
     }
 
     /// The fields of its data. Data that is no JSON object has none.
     pub fn fields(&self) -> &Fields<'a> {
-        self.scan().as_ref().unwrap_or(&NO_FIELDS)
+        self.object().unwrap_or(&NO_FIELDS)
     }
 
-    fn scan(&self) -> &Option<Fields<'a>> {
-        self.fields.get_or_init(|| Fields::of(self.event.data))
+    /// The same; `None` if its data is no object.
+    pub(super) fn object(&self) -> Option<&Fields<'a>> {
+        self.fields.get_or_init(|| Fields::of(self.event.data)).as_ref()
     }
 }
 

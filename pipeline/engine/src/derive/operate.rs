@@ -157,7 +157,7 @@ impl RunningTask {
                 let context = self.context(rules, operator, subject);
                 if let Err(failed) = call(context, |context| operator.on_event(&input, context))? {
                     // It is delivered alone once it is requeued, so with what operators have set.
-                    let amended = amended_value(&event, self.batch.amended());
+                    let amended = amended_value(&input, self.batch.amended());
                     let amended = amended.filter(|_| failed.is_of(&ChannelDelivery));
                     let value = amended.map_or_else(|| emission.value.clone(), Bytes::from);
                     let body = fact(key, value, *inherited).to_body();

@@ -183,7 +183,8 @@ impl<'a> Trigger<'a> {
     pub(super) fn cause_of_update(&self, operator: u8, entity: &str, own: &[u8]) -> TimerCause {
         let CauseNames { account, id, correlation } = self.names();
         let own = hex(own);
-        let parts = format!("{id}/update/{operator}/{}:{entity}/{own}", entity.len());
+        let (operator, len) = (operator.to_string(), entity.len().to_string());
+        let parts = [&id[..], "/update/", &operator, "/", &len, ":", entity, "/", &own].concat();
         TimerCause {
             hops: self.hops(),
             id: hash128(account, &parts),
@@ -205,13 +206,12 @@ impl<'a> Trigger<'a> {
             TimerKind::Settled => "",
             TimerKind::Lease => "lease/",
         };
-        let key = format!("{of_kind}{}", hex(&timer.encode()));
         TimerCause {
             hops: match self {
                 Self::Event { hops, .. } => hops.saturating_add(1),
                 Self::Timer { cause } | Self::Update { cause } | Self::Part { cause } => cause.hops,
             },
-            id: hash128(account, &format!("{id}/{key}")),
+            id: hash128(account, &[&id[..], "/", of_kind, &hex(&timer.encode())].concat()),
             account: account.to_owned(),
             entity: entity.to_owned(),
             correlation: correlation.to_owned(),
