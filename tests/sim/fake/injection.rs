@@ -13,6 +13,9 @@ use super::log_state::LogState;
 const CRASH_ONCE_IN: u64 = 900;
 /// One call in this many returns `Retry`.
 const RETRY_ONCE_IN: u64 = 60;
+/// One commit of offsets outside transactions in this many does: a group that rebalances refuses
+/// them.
+const COMMIT_REFUSED_ONCE_IN: u64 = 4;
 /// One call in this many begins an outage, in which every call of every process returns `Retry`.
 const OUTAGE_ONCE_IN: u64 = 4_000;
 /// Longest outage in calls: more than a loop retries.
@@ -172,7 +175,11 @@ impl FakeLog {
             log_state.outage = 1 + log_state.random.below(OUTAGE_CALLS_MAX);
             log_state.count("outages");
         }
-        if log_state.outage > 0 || log_state.random.one_in(RETRY_ONCE_IN) {
+        let retry_once_in = match call {
+            Call::CommitOffsets => COMMIT_REFUSED_ONCE_IN,
+            _ => RETRY_ONCE_IN,
+        };
+        if log_state.outage > 0 || log_state.random.one_in(retry_once_in) {
             log_state.outage = log_state.outage.saturating_sub(1);
             log_state.count("retries");
             return Err(LogError::Retry("busy".into()));

@@ -76,7 +76,7 @@ pub(super) const LIMITS: &[TightLimit] = &[
     TightLimit {
         file: "src/derive/flush_partials.rs",
         original: "pub const FLUSH_PARTS_MAX: usize = 1_000;",
-        tight: "pub const FLUSH_PARTS_MAX: usize = 2;",
+        tight: "pub const FLUSH_PARTS_MAX: usize = 1;",
     },
     TightLimit {
         file: "src/lanes.rs",
@@ -563,20 +563,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A value is larger than any log accepts.",
         original: "value.len() <= STATE_VALUE_MAX_BYTES",
         mutated: "value.len() <= 64 * STATE_VALUE_MAX_BYTES",
-    },
-    Mutant {
-        name: "every_fact_of_a_critical_event_is_urgent",
-        file: "src/derive/batch.rs",
-        breaks: "One critical event with many mentions delays what follows from all others.",
-        original: "self.urgent_facts >= URGENT_FACTS_MAX",
-        mutated: "self.urgent_facts >= 100 * URGENT_FACTS_MAX",
-    },
-    Mutant {
-        name: "copies_that_do_not_fit_are_forgotten",
-        file: "src/derive/operate.rs",
-        breaks: "Copies that are more than one transaction holds are lost.",
-        original: "return self.batch.emit_caused(record.into());",
-        mutated: "return drop(record);",
     },
     Mutant {
         name: "outputs_are_not_undone",
