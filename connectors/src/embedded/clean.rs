@@ -9,7 +9,7 @@
 //!
 //! A pass counts the keys that are new to the index. RocksDB's estimate of them would count each
 //! write of a key until it merges its files, so that a partition of a few busy keys would wait much
-//! too long. An interrupted pass leaves the count too low by its own keys at most.
+//! too long. The count is written with the keys, so an interrupted pass leaves it exact.
 
 use std::collections::HashMap;
 
@@ -124,30 +124,26 @@ impl PartitionCleaner<'_> {
             }
             Ok(more)
         })?;
-        let mut rows = CleanerBatch::new(self);
+        let mut rows = CleanerBatch::new(self, before.keys);
         for offset in older {
             rows.remove_record(offset)?;
         }
-        let mut keys = before.keys;
         for (key, newest) in newest {
-            keys += u64::from(self.index(&mut rows, &key, &newest)?);
+            self.index(&mut rows, &key, &newest)?;
         }
-        let progress = UpkeepProgress { cleaned: reached, keys, at: self.now, ..before };
-        rows.finish(progress)?;
-        Ok(progress)
+        rows.finish(UpkeepProgress { cleaned: reached, at: self.now, ..before })
     }
 
-    /// Points the key index at a key's newest record and removes the older one. Returns whether the
-    /// key is new.
+    /// Points the key index at a key's newest record and removes the older one.
     fn index(
         &self,
         rows: &mut CleanerBatch<'_>,
         key: &[u8],
         newest: &Newest,
-    ) -> Result<bool, LogError> {
+    ) -> Result<(), LogError> {
         let row = layout::index_key(self.of.log.at.partition, key);
         let before = self.indexed(&row)?;
-        let is_new = before.is_none();
+        rows.keys += u64::from(before.is_none());
         // The same offset: an interrupted pass had done this.
         if let Some(before) = before.filter(|before| *before != newest.offset) {
             rows.remove_record(before)?;
@@ -157,7 +153,7 @@ impl PartitionCleaner<'_> {
             let row = layout::tombstone_key(self.of.log.at.partition, newest.offset);
             rows.put_key(&row, &layout::encode_tombstone(self.now, key))?;
         }
-        Ok(is_new)
+        Ok(())
     }
 
     fn indexed(&self, row: &[u8]) -> Result<Option<u64>, LogError> {
@@ -180,8 +176,8 @@ impl PartitionCleaner<'_> {
         let family = database.family(self.keys)?;
         let mut found = database.rocks().raw_iterator_cf_opt(&family, options);
         found.seek(layout::tombstone_key(partition, 0));
-        let mut rows = CleanerBatch::new(self);
-        let (mut dropped, mut progress) = (0, self.of.log.progress());
+        let mut rows = CleanerBatch::new(self, self.of.log.progress().keys);
+        let mut dropped = 0;
         while let Some((row, value)) = found.item() {
             let (offset, (since, key)) = layout::tombstone_offset(row)
                 .zip(layout::split_tombstone(value))
@@ -192,8 +188,8 @@ impl PartitionCleaner<'_> {
             let index = layout::index_key(partition, key);
             if self.indexed(&index)? == Some(offset) {
                 rows.remove_record(offset)?;
+                rows.keys = rows.keys.saturating_sub(1);
                 rows.remove_key(&index)?;
-                progress.keys = progress.keys.saturating_sub(1);
             }
             rows.remove_key(row)?;
             dropped += 1;
@@ -204,7 +200,7 @@ impl PartitionCleaner<'_> {
         }
         found.status().map_err(|error| database.log_error(&error))?;
         if dropped > 0 {
-            rows.finish(progress)?;
+            let progress = rows.finish(self.of.log.progress())?;
             self.of.log.set_progress(progress);
         }
         Ok(dropped == CLEAN_PASS_RECORDS)
@@ -221,11 +217,13 @@ impl PartitionCleaner<'_> {
 struct CleanerBatch<'a> {
     cleaner: &'a PartitionCleaner<'a>,
     batch: WriteBatch,
+    /// How many keys the partition has once the batch is written.
+    keys: u64,
 }
 
 impl<'a> CleanerBatch<'a> {
-    fn new(cleaner: &'a PartitionCleaner<'a>) -> Self {
-        Self { cleaner, batch: WriteBatch::default() }
+    fn new(cleaner: &'a PartitionCleaner<'a>, keys: u64) -> Self {
+        Self { cleaner, batch: WriteBatch::default(), keys }
     }
 
     fn remove_record(&mut self, offset: u64) -> Result<(), LogError> {
@@ -253,18 +251,26 @@ impl<'a> CleanerBatch<'a> {
     }
 
     fn write(&mut self) -> Result<(), LogError> {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() { Ok(()) } else { self.cleaner.core.database.write(batch) }
+        let mut batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let database = &self.cleaner.core.database;
+        batch.put_cf(&database.meta()?, self.meta_key(b'k'), self.keys.to_be_bytes());
+        database.write(batch)
     }
 
-    /// Writes the rest, the compacted offset and the number of keys.
-    fn finish(mut self, progress: UpkeepProgress) -> Result<(), LogError> {
-        let PartitionCleaner { core, of: PartitionRef { log, .. }, .. } = self.cleaner;
-        for (kind, number) in [(b'c', progress.cleaned), (b'k', progress.keys)] {
-            let key = layout::partition_key(kind, log.topic, log.at.partition);
-            self.batch.put_cf(&core.database.meta()?, key, number.to_be_bytes());
-        }
-        self.write()
+    /// Writes the rest and the compacted offset; returns the progress with the number of keys.
+    fn finish(mut self, progress: UpkeepProgress) -> Result<UpkeepProgress, LogError> {
+        let meta = self.cleaner.core.database.meta()?;
+        self.batch.put_cf(&meta, self.meta_key(b'c'), progress.cleaned.to_be_bytes());
+        self.write()?;
+        Ok(UpkeepProgress { keys: self.keys, ..progress })
+    }
+
+    fn meta_key(&self, kind: u8) -> [u8; 10] {
+        let log = self.cleaner.of.log;
+        layout::partition_key(kind, log.topic, log.at.partition)
     }
 }
 

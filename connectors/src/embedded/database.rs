@@ -254,8 +254,8 @@ fn database_options(config: &Config) -> Options {
 }
 
 /// The share of the write buffer of an index of keys that its bloom filter takes: most keys that
-/// are looked up are new.
-const KEYS_BUFFER_FILTER_RATIO: f64 = 0.02;
+/// are looked up are new. It is a part of the buffer's first block up to a quarter of that.
+const KEYS_BUFFER_FILTER_RATIO: f64 = 0.0075;
 
 fn family_options(name: &str, cache: &Cache, floors: &mut HashMap<String, Floors>) -> Options {
     let mut table = BlockBasedOptions::default();

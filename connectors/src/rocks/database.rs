@@ -275,8 +275,9 @@ impl TaskDatabase {
 }
 
 /// The share of a write buffer that its bloom filter takes. Most reads are of keys that are new,
-/// and a search of the buffer costs more than all else of such a read.
-const BUFFER_FILTER_RATIO: f64 = 0.02;
+/// and a search of the buffer costs more than all else of such a read. Up to a quarter of a block
+/// of 1 MiB, it is a part of the first block, which an empty buffer has as well.
+const BUFFER_FILTER_RATIO: f64 = 0.015;
 
 fn database_options(shared: &SharedBuffers) -> Options {
     let mut options = Options::default();

@@ -397,7 +397,6 @@ mod tests {
     #[test]
     fn a_checkpoint_is_a_copy_that_can_be_restored_to_another_directory() {
         let dir = tempfile::tempdir().unwrap();
-        // Closing writes what is queued, so that `allow_checkpoints` before it takes effect.
         let stores = RocksStores::new(Config::new(dir.path()));
         let hand_over = |store: &mut dyn Store, (order, minutes), value| {
             let batch = batch("", &[("a", Some(value))]);
@@ -408,12 +407,12 @@ mod tests {
         while store.written().unwrap() < first {
             crate::clock::pause(std::time::Duration::from_millis(1));
         }
-        hand_over(&mut *store, (5, 61), "then");
         store.allow_checkpoints();
+        hand_over(&mut *store, (5, 61), "then");
         store.close().unwrap();
         let mut store = stores.open(Partition(0), TABLES).unwrap();
-        hand_over(&mut *store, (9, 62), "a minute later");
         store.allow_checkpoints();
+        hand_over(&mut *store, (9, 62), "a minute later");
         store.close().unwrap();
         let kept = checkpoint::checkpoints(dir.path(), Partition(0)).unwrap();
         assert_eq!(kept.len(), 1, "none during the restore, one when due: {kept:?}");

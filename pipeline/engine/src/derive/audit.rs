@@ -30,8 +30,8 @@ pub const PART_MAX_BYTES: usize = 512 << 10;
 /// Bytes of an entry after which items are only counted, dead letters aside.
 const ENTRY_MAX_BYTES: usize = 128 << 10;
 
-/// Bytes that dead letters may have in an entry beyond that: more than a thousand of them, and a
-/// cause has at most 1,024 emissions on which operators may fail.
+/// Bytes that dead letters may have in an entry beyond that: some hundred, or a thousand with a
+/// short prefix of topics. A cause has at most 1,024 emissions on which operators may fail.
 const LETTERS_MAX_BYTES: usize = 128 << 10;
 
 /// Bytes of an item: enough for a dead letter's id and its detail. A larger one is only counted.

@@ -61,7 +61,7 @@ impl RunningTask {
     fn put_unsent(&mut self, rules: Rules<'_>) {
         for mark in merged(self.batch.take_marks()).into_values() {
             let Some((operator, updates)) = operator_of(rules, &mark) else { continue };
-            if self.intervals.coalesce(&mark.key, mark.time) == Coalesced::Wait {
+            if self.intervals.is_remembered(&mark.key) {
                 self.defer_update(updates, mark);
                 continue;
             }

@@ -179,6 +179,11 @@ impl Intervals {
         self.waiting.first_key_value().map(|((end, _), _)| *end)
     }
 
+    /// Whether a change of this key can wait although the task is full.
+    pub(super) fn is_remembered(&self, key: &Bytes) -> bool {
+        self.current(key).is_some()
+    }
+
     /// Whether no further key is remembered.
     pub(super) fn is_full(&self) -> bool {
         self.remembered >= SENT_MAX

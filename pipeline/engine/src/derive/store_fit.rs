@@ -139,7 +139,10 @@ fn fit(progress: &TaskProgress, bounds: ChangelogBounds, now: Millis) -> StoreFi
     }
     let away = u64::try_from(now.0.saturating_sub(progress.times.latest().0)).unwrap_or(0);
     // One that has nothing of the changelogs yet has no row that was removed.
-    let has_rows = progress.state > state.start || progress.order > order.start;
+    let is_past = |at, bounds: Bounds| at > bounds.start;
+    let has_rows = is_past(progress.state, state)
+        || is_past(progress.windows, windows)
+        || is_past(progress.order, order);
     if has_rows && progress.state < state.end && away > STALE_MS_MAX {
         return StoreFit::FitsIfComplete;
     }
@@ -172,7 +175,10 @@ mod tests {
 
     #[test]
     fn a_store_that_has_no_rows_yet_fits_however_late_it_is() {
-        assert_eq!(fit(&at(3), bounds(3, 8), Millis(30 * DAY_MS)), StoreFit::Fits);
+        let late = Millis(30 * DAY_MS);
+        assert_eq!(fit(&at(3), bounds(3, 8), late), StoreFit::Fits);
+        let windows_alone = TaskProgress { windows: Offset(5), ..at(3) };
+        assert_eq!(fit(&windows_alone, bounds(3, 8), late), StoreFit::FitsIfComplete);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! table 110  account · user · relation, 1 byte · target → nothing, with a stamp
-//! table 111  account · user → nothing: there is or was an edge that hides somebody
+//! table 111  account · user → nothing: some event was about an edge that hides somebody
 //! follows:{user}  follows/{target}, blocks/{target}, mutes/{target}, blocked_by/{other}
 //!                 → the event that made it so; removed with a tombstone
 //! ```
@@ -163,18 +163,19 @@ fn set_edge(
 ) -> Result<(), OperatorError> {
     let (relation, edge) = change;
     let user = context.key().to_owned();
+    if relation.hides() {
+        // Whatever becomes of the edge, so that the order of the lanes does not matter.
+        let of_user = (context.account(), context.key());
+        if HIDERS.get(context, &of_user)?.is_none() {
+            HIDERS.put(context, &of_user, &());
+        }
+    }
     let row = row(context, relation, target);
     let value = (edge == Edge::Present).then_some(());
     let new = Stamped { stamp: Stamp::of(event), value };
     let Replacement::Newest { before } = EDGES.set(context, &row, &new)? else {
         return Ok(());
     };
-    if relation.hides() && edge == Edge::Present {
-        let of_user = (context.account(), context.key());
-        if HIDERS.get(context, &of_user)?.is_none() {
-            HIDERS.put(context, &of_user, &());
-        }
-    }
     let state_key = format!("{}/{target}", relation.name());
     match (edge, before) {
         (Edge::Present, _) => CHANNEL.publish_current(context, &user, &state_key),

@@ -120,29 +120,23 @@ fn notification_id(
 }
 
 /// Whether no event has given this notification yet; from now on one has. Its mark is in the window
-/// of its day. An event that is appended more than a day from its own day may find that window
-/// closed, so its mark is in the window next to it as well, and it looks for one in all that are
-/// open.
+/// of its day. Events that are appended more than a day after their own day may find that window
+/// closed: their mark is in the oldest one that is open, and they look for one in all of those.
 fn is_first(context: &mut Context<'_>, event: &Input<'_>, id: &str) -> Result<bool, OperatorError> {
     let key = (context.account(), context.key(), id);
     let (today, day) = (day_of(context.time().0), day_of(event.timestamp_ms));
     let start = |day: i64| Millis(day.saturating_mul(DAY_MS));
     let near = day.clamp(today - 1, today + 1);
-    for day in [Some(day), (near != day).then_some(near)].into_iter().flatten() {
-        if DONE.get(context, &key, start(day))?.is_some() {
-            return Ok(false);
-        }
+    if DONE.get(context, &key, start(near))?.is_some() {
+        return Ok(false);
     }
     if near != day {
         let owned = (context.account().to_owned(), context.key().to_owned(), id.to_owned());
         if !DONE.range(context, &owned, start(today - 1)..start(today + 2))?.is_empty() {
             return Ok(false);
         }
-        DONE.put(context, &key, start(near), &());
     }
-    if day <= near {
-        DONE.put(context, &key, start(day), &());
-    }
+    DONE.put(context, &key, start(near), &());
     Ok(true)
 }
 
