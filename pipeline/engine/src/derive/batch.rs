@@ -23,6 +23,9 @@ use crate::record::{Body, Millis, Offset, Outgoing, Partition, Topic, TopicParti
 use crate::telemetry::{BatchCounts, DroppedByOperator};
 use crate::topology::Lane;
 
+/// Outputs for which memory is kept from one transaction to the next: those of most steps.
+const KEPT_OUTPUTS: usize = 1_024;
+
 /// An output of a task.
 #[derive(Debug)]
 pub(super) enum TaskOutput {
@@ -132,6 +135,7 @@ impl TaskBatch {
             ..Self::default()
         };
         next.made.clear();
+        next.made.shrink_to(KEPT_OUTPUTS);
         next.emissions.clear();
         next.audit.clear();
         next

@@ -121,6 +121,8 @@ pub(super) struct Intervals {
     packs: BTreeMap<(Millis, u32), Vec<(Bytes, Millis)>>,
     /// The slots of packs.
     slots: BTreeSet<u32>,
+    /// No slot below this one is free.
+    free_from: u32,
     /// What the open transaction has sent; in no pack yet.
     new: Vec<(Bytes, Millis)>,
     /// Keys of all packs and of `new`.
@@ -296,6 +298,7 @@ impl Intervals {
                 }
             }
             self.slots.remove(&at.1);
+            self.free_from = self.free_from.min(at.1);
             free.insert(at.1);
         }
         free
@@ -303,10 +306,12 @@ impl Intervals {
 
     /// Takes the smallest free slot, so that it depends on nothing but the table.
     fn take_slot(&mut self) -> u32 {
-        let used = self.slots.iter().zip(0u32..).take_while(|(slot, n)| *slot == n).count();
-        // There are fewer packs than keys.
-        let slot = u32::try_from(used).unwrap_or(u32::MAX);
-        self.slots.insert(slot);
+        let mut slot = self.free_from;
+        // There are fewer packs than keys, so this ends. It passes each slot once.
+        while !self.slots.insert(slot) {
+            slot += 1;
+        }
+        self.free_from = slot + 1;
         slot
     }
 }
