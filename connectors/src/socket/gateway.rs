@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::shard::ShardStats;
 use tidewire_engine::port::{Appender, Clock};
 use tidewire_schemas::catalogue::Catalogue;
@@ -82,6 +83,8 @@ pub struct GatewayParts {
     pub hooks: AppHooks,
     /// The threads that own the streams; see [`super::stream::worker::start_all`].
     pub workers: Vec<WorkerHandle>,
+    /// Gives the state of channels, if this process serves them.
+    pub hub: Option<Arc<Hub>>,
 }
 
 /// Starts gateways.
@@ -113,6 +116,7 @@ impl Gateway {
             publish_handler,
             limiter: Arc::clone(&limiter),
             worker_stats: worker_stats.clone(),
+            hub: parts.hub,
         });
         let listener = runtime.block_on(async { listen(config.listen) })?;
         let local_addr = listener.local_addr()?;

@@ -34,5 +34,6 @@ pub mod validation_slots;
 
 pub mod admin;
 
+mod channel_state;
 pub mod subscribe;
 pub mod subscribe_query;

@@ -23,7 +23,7 @@ use super::guard::{GuardError, RequestOrigin};
 use super::response::{ErrorResponse, HttpErrorCode, text_response};
 use super::state::{Asset, RouterState};
 use super::subscribe::{full_stream, limit_response};
-use super::{cors, publish, security_headers, status, subscribe};
+use super::{channel_state, cors, publish, security_headers, status, subscribe};
 use crate::socket::limits::LimitReached;
 use crate::telemetry;
 
@@ -34,6 +34,8 @@ pub enum Route {
     WebSocket,
     /// Opens a stream of server-sent events.
     Sse,
+    /// Shows the state of a channel.
+    ChannelState,
     /// Accepts events.
     Events,
     /// Shows the state of the process.
@@ -48,9 +50,10 @@ pub enum Route {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::WebSocket,
         Self::Sse,
+        Self::ChannelState,
         Self::Events,
         Self::Stats,
         Self::Healthz,
@@ -63,6 +66,7 @@ impl Route {
         match self {
             Self::WebSocket => "/v1/ws",
             Self::Sse => "/v1/sse",
+            Self::ChannelState => "/v1/channels/{channel}",
             Self::Events => "/v1/events",
             Self::Stats => "/v1/stats",
             Self::Healthz => "/healthz",
@@ -77,6 +81,7 @@ impl Route {
         match self {
             Self::WebSocket => has_workers.then(|| get(subscribe::websocket)),
             Self::Sse => has_workers.then(|| get(subscribe::sse)),
+            Self::ChannelState => state.hub().map(|_| get(channel_state::get)),
             Self::Events => {
                 let handler = Arc::clone(state.publish_handler()?);
                 Some(post(publish::post).with_state(handler))
@@ -168,7 +173,7 @@ fn refuse(refused: &GuardError) -> Response {
 async fn unknown_path(State(state): State<RouterState>, request: Request<Body>) -> ErrorResponse {
     let path: String = request.uri().path().chars().take(80).collect();
     let served = match (state.publish_handler(), state.worker_stats().has_workers()) {
-        (Some(_), true) => "/v1/events, /v1/ws, /v1/sse, /v1/stats",
+        (Some(_), true) => "/v1/events, /v1/ws, /v1/sse, /v1/channels/CHANNEL, /v1/stats",
         _ => "/v1/stats, /metrics, /readyz, /healthz; events and subscribers go to a gateway",
     };
     let message = format!("this process does not serve {path}; it serves {served}");

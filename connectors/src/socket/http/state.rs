@@ -1,7 +1,7 @@
 //! The state that all HTTP handlers share, and the closures through which the wiring fills it.
 //!
-//! Handlers see the log, the hub and the settings only as values and closures, so a test can run
-//! the whole server without any of them. Without workers there are no streams, without a
+//! Handlers see the log and the settings only as values and closures, so a test can run the whole
+//! server without any of them. Without workers there are no streams, without a
 //! [`PublishHandler`] no events are accepted.
 
 use std::pin::pin;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
+use tidewire_engine::fanout::hub::Hub;
 use tidewire_schemas::catalogue::Catalogue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -76,6 +77,8 @@ pub struct RouterParts {
     pub limiter: Arc<ConnectionLimiter>,
     /// The figures of the workers; without workers there are no streams.
     pub worker_stats: WorkerStats,
+    /// Gives the state of channels; without it there is no `/v1/channels`.
+    pub hub: Option<Arc<Hub>>,
 }
 
 struct SharedState {
@@ -129,6 +132,11 @@ impl RouterState {
     /// The figures of the workers.
     pub fn worker_stats(&self) -> &WorkerStats {
         &self.0.parts.worker_stats
+    }
+
+    /// Gives the state of channels, in a process that serves them.
+    pub(super) fn hub(&self) -> Option<&Arc<Hub>> {
+        self.0.parts.hub.as_ref()
     }
 
     /// How long the server has run.

@@ -20,7 +20,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
-use tidewire_engine::fanout::protocol::native::{ErrorCode, StartAt};
+use tidewire_engine::fanout::protocol::native::{ErrorCode, SnapshotWish, StartAt};
 use tidewire_engine::fanout::shard::{Framing, OpenRequest, Shard};
 use tidewire_schemas::catalogue::Catalogue;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -69,6 +69,7 @@ pub async fn websocket(
         identity: Arc::new(dev_identity(&user)),
         channels: Vec::new(),
         start: StartAt::Latest,
+        snapshot: SnapshotWish::Send,
     };
     take_over(&request, Takeover { head: head.into_bytes(), open })
 }
@@ -167,7 +168,7 @@ pub fn limit_response(full: LimitReached) -> ErrorResponse {
 }
 
 /// The identity of an unauthenticated user (development only): every account, every role.
-fn dev_identity(user: &str) -> Identity {
+pub(super) fn dev_identity(user: &str) -> Identity {
     Identity { user: user.into(), accounts: Accounts::All, roles: Roles::ALL }
 }
 
@@ -182,7 +183,8 @@ fn sse_open(
     for channel in &channels {
         Shard::check(catalogue, &identity, channel, &start)?;
     }
-    Ok(OpenRequest { framing: Framing::Sse, identity: Arc::new(identity), channels, start })
+    let (identity, snapshot) = (Arc::new(identity), query.snapshot()?);
+    Ok(OpenRequest { framing: Framing::Sse, identity, channels, start, snapshot })
 }
 
 /// Why a request is not a valid WebSocket handshake.

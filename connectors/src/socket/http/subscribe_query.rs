@@ -6,7 +6,9 @@
 
 use http::HeaderMap;
 use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
-use tidewire_engine::fanout::protocol::native::{ErrorCode, RequestError, StartAt};
+use tidewire_engine::fanout::protocol::native::{
+    ErrorCode, RequestError, SnapshotWish, StartAt,
+};
 
 use super::query::{QueryError, QueryPairs, SingleValue, unknown};
 use super::request_headers;
@@ -18,22 +20,26 @@ const ANONYMOUS: &str = "anonymous";
 /// The longest `user=`.
 pub const USER_CHARS: usize = 128;
 
+/// Characters of a value that an error repeats.
+const SHOWN_CHARS: usize = 80;
+
 /// The parameters of a WebSocket.
 const WEBSOCKET_PARAMETERS: [&str; 1] = ["user"];
 
 /// The parameters of a stream.
-const STREAM_PARAMETERS: [&str; 4] = ["channels", "from", "last_event_id", "user"];
+const STREAM_PARAMETERS: [&str; 5] = ["channels", "from", "last_event_id", "snapshot", "user"];
 
 /// The header with the last `id:` of a former stream.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The parameters of both endpoints, decoded. An empty one counts as absent.
+/// The parameters of all endpoints for subscribers, decoded. An empty one counts as absent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SubscribeQuery {
     user: SingleValue,
     channels: SingleValue,
     from: SingleValue,
     last_event_id: SingleValue,
+    snapshot: SingleValue,
 }
 
 impl SubscribeQuery {
@@ -56,6 +62,18 @@ impl SubscribeQuery {
         Ok(found)
     }
 
+    /// Reads the query of a request for a channel's state.
+    pub(super) fn of_state(query: Option<&str>) -> Result<Self, ErrorResponse> {
+        let mut found = Self::default();
+        for (name, value) in QueryPairs::parse(query)?.as_slice() {
+            match name.as_str() {
+                "user" => found.user.set(name, value)?,
+                name => return Err(unknown(name, &WEBSOCKET_PARAMETERS).into()),
+            }
+        }
+        Ok(found)
+    }
+
     /// Reads the query of a stream.
     pub(super) fn of_stream(query: Option<&str>) -> Result<Self, ErrorResponse> {
         let mut found = Self::default();
@@ -64,6 +82,7 @@ impl SubscribeQuery {
                 "user" => found.user.set(name, value)?,
                 "channels" => found.channels.set(name, value)?,
                 "from" => found.from.set(name, value)?,
+                "snapshot" => found.snapshot.set(name, value)?,
                 name if is_position(name) => found.last_event_id.set(name, value)?,
                 name => return Err(unknown(name, &STREAM_PARAMETERS).into()),
             }
@@ -102,6 +121,21 @@ impl SubscribeQuery {
         let header = request_headers::single(headers, LAST_EVENT_ID)?;
         let start = header.or(self.last_event_id.get()).or(self.from.get());
         Ok(start.map_or(Ok(StartAt::Latest), parse_start)?)
+    }
+}
+
+impl SubscribeQuery {
+    /// Whether the state of a stream's channels begins with a snapshot.
+    pub(super) fn snapshot(&self) -> Result<SnapshotWish, ErrorResponse> {
+        match self.snapshot.get() {
+            None | Some("true") => Ok(SnapshotWish::Send),
+            Some("false") => Ok(SnapshotWish::Skip),
+            Some(other) => {
+                let shown: String = other.chars().take(SHOWN_CHARS).collect();
+                let message = format!("snapshot=`{shown}`: give true or false");
+                Err(ErrorResponse::new(ErrorCode::InvalidMessage, message))
+            }
+        }
     }
 }
 
@@ -202,13 +236,22 @@ mod tests {
         check_refused("fron=earliest", &[], "did you mean `from`?");
         check_refused("From=earliest", &[], "did you mean `from`?");
         check_refused("lastEvent=x", &[], "did you mean `last_event_id`?");
-        check_refused("position=x", &[], "give channels, from, last_event_id, user");
+        check_refused("position=x", &[], "give channels, from, last_event_id, snapshot, user");
         check_refused("from=%ff", &[], "not UTF-8");
         check("_=1767607200&from=earliest", &[], &StartAt::Earliest);
         let refused = SubscribeQuery::of_websocket(Some("from=earliest")).expect_err("not there");
         assert!(refused.message.contains("subscribe"), "{}", refused.message);
         assert!(SubscribeQuery::of_websocket(Some("user=ann&_=1")).is_ok());
         assert!(SubscribeQuery::of_websocket(Some("usr=ann")).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_sent_unless_the_query_says_false() {
+        let wish = |query| SubscribeQuery::of_stream(Some(query)).and_then(|read| read.snapshot());
+        assert_eq!(wish(""), Ok(SnapshotWish::Send));
+        assert_eq!(wish("snapshot=true"), Ok(SnapshotWish::Send));
+        assert_eq!(wish("snapshot=false"), Ok(SnapshotWish::Skip));
+        assert!(wish("snapshot=no").is_err_and(|error| error.message.contains("true or false")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use tidewire_engine::fanout::identity::{Accounts, Identity, Roles};
-use tidewire_engine::fanout::protocol::native::StartAt;
+use tidewire_engine::fanout::protocol::native::{SnapshotWish, StartAt};
 use tidewire_engine::fanout::shard::OpenRequest;
 
 use super::*;
@@ -47,6 +47,7 @@ impl OneClient {
             identity: Arc::new(identity),
             channels: Vec::new(),
             start: StartAt::Latest,
+            snapshot: SnapshotWish::Send,
         };
         let takeover = Takeover { head: Vec::new(), open };
         event_loop.adopt(DetachedConnection { stream, read_ahead: Bytes::new(), takeover, permit });

@@ -154,7 +154,7 @@ pub(super) fn start(
 
 fn parts(appended: &Arc<AppendedRecords>, workers: Vec<WorkerHandle>) -> GatewayParts {
     let publish = publish_parts(appended, None);
-    GatewayParts { publish: Some(publish), hooks: hooks(), workers }
+    GatewayParts { publish: Some(publish), hooks: hooks(), workers, hub: None }
 }
 
 /// What a gateway publishes with.

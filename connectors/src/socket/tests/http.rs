@@ -48,7 +48,7 @@ fn unknown_paths_and_methods_get_the_json_error_body() {
 #[test]
 fn a_role_without_clients_serves_only_the_endpoints_of_every_role() {
     let operators = AppHooks { assets: Vec::new(), ..hooks() };
-    let parts = GatewayParts { publish: None, hooks: operators, workers: Vec::new() };
+    let parts = GatewayParts { publish: None, hooks: operators, workers: Vec::new(), hub: None };
     let gateway = start_parts(LIMITS, parts);
     let mut client = RawClient::connect(gateway.local_addr());
     for path in ["/healthz", "/readyz", "/metrics", "/v1/stats"] {
@@ -79,6 +79,7 @@ fn a_slow_log_delays_only_requests_for_stats() {
         publish: None,
         hooks: AppHooks { stats: Box::new(stats), ..hooks() },
         workers: Vec::new(),
+        hub: None,
     };
     let gateway = start_parts(LIMITS, parts);
     let ask = || {
@@ -116,6 +117,7 @@ fn an_admin_endpoint_gets_its_query_and_a_mutating_one_needs_post() {
         publish: None,
         hooks: AppHooks { admin_endpoints, ..hooks() },
         workers: Vec::new(),
+        hub: None,
     };
     let gateway = start_parts(LIMITS, parts);
     let mut client = RawClient::connect(gateway.local_addr());
@@ -286,6 +288,7 @@ fn a_handler_that_works_for_longer_than_a_stall_is_answered() {
         publish: None,
         hooks: AppHooks { admin_endpoints: vec![endpoint], ..hooks() },
         workers: Vec::new(),
+        hub: None,
     };
     let gateway = start_parts(LIMITS, parts);
     let mut client = RawClient::connect(gateway.local_addr());
@@ -307,6 +310,7 @@ fn start_with_large_file() -> GatewayHandle {
         publish: None,
         hooks: AppHooks { assets: vec![large], ..hooks() },
         workers: Vec::new(),
+        hub: None,
     };
     start_parts(LIMITS, parts)
 }

@@ -201,7 +201,7 @@ fn those_held_while_the_process_starts_are_checked_by_one_task_and_let_in_togeth
     let worker = worker::start(0, memory(), |wake| script.shard(wake));
     let hooks = AppHooks { accepts_subscribers, ..hooks() };
     let workers = vec![worker.expect("a thread")];
-    let gateway = start_parts(LIMITS, GatewayParts { publish: None, hooks, workers });
+    let gateway = start_parts(LIMITS, GatewayParts { publish: None, hooks, workers, hub: None });
     let mut held: Vec<RawClient> = (0..HELD)
         .map(|_| {
             let mut client = RawClient::connect(gateway.local_addr());

@@ -17,7 +17,8 @@ use super::{events, limits, parameters, values};
 
 /// Frames that an SSE stream carries too, each in a block of its own; an event's is
 /// [`events::STREAM_EVENT`].
-const IN_STREAMS: [FrameName; 2] = [FrameName::Gap, FrameName::Error];
+const IN_STREAMS: [FrameName; 4] =
+    [FrameName::Snapshot, FrameName::Deleted, FrameName::Gap, FrameName::Error];
 
 /// The document.
 pub(super) fn document(catalogue: &Catalogue) -> Value {
@@ -149,7 +150,9 @@ fn stream_only() -> [(String, Value); 2] {
     let position = Some(reference("Position"));
     let meaning = "An event: its type in `event:`, its position in `id:`, itself in `data:`.";
     let mut event = message("event", meaning, reference(events::STREAM_EVENT));
-    event["headers"] = block_fields(json!({ "type": "string" }), position.clone());
+    event["headers"] = block_fields(json!({ "type": "string" }), None);
+    // A change of state has none.
+    event["headers"]["properties"]["id"] = reference("Position");
     let meaning = "The position of the stream: an `id:` without data.";
     let mut quiet = message("position", meaning, json!({ "type": "null" }));
     quiet["headers"] = json!({

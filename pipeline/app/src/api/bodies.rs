@@ -8,6 +8,7 @@ use tidewire_schemas::envelope::{
     CORRELATION_ID_MAX_CHARS, ID_MAX_CHARS, Reason, SOURCE_MAX_CHARS, TYPE_MAX_CHARS,
 };
 
+use super::events;
 use super::property::{always, count, list, object, one_of, reference, sometimes, text, time};
 
 /// Every schema of bodies, by name.
@@ -17,6 +18,8 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("PublishAnswer", publish_answer()),
         ("AcceptedEvent", accepted_event()),
         ("RefusedEvent", refused_event()),
+        ("ChannelState", channel_state()),
+        ("StateEntry", object("The newest value of a key", &events::state_entry())),
         ("Stats", stats()),
         ("TopicOffsets", topic_offsets()),
         ("Restore", restore()),
@@ -87,6 +90,24 @@ fn explanation() -> Value {
                 "what was decided about it; `effects` has what followed, and so on",
             ),
             sometimes("truncated", json!({ "type": "boolean" }), "whether more followed"),
+        ],
+    )
+}
+
+fn channel_state() -> Value {
+    let truncated = "true: the channel has more entries than a snapshot may have";
+    object(
+        "The state of a channel",
+        &[
+            always("channel", reference("ChannelName"), "its canonical name"),
+            always(
+                "position",
+                reference("Position"),
+                "where to subscribe to get the events that came meanwhile; some of them may be \
+                 contained already",
+            ),
+            always("truncated", json!({ "type": "boolean" }), truncated),
+            always("state", list(reference("StateEntry")), "the newest value of each key"),
         ],
     )
 }

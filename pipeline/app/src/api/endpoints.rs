@@ -135,6 +135,9 @@ fn of_server(route: Route) -> Endpoint {
         Route::Sse => {
             ("openEventStream", Audience::Clients, "Subscribe to channels over server-sent events")
         }
+        Route::ChannelState => {
+            ("channelState", Audience::Clients, "The state of a channel: the newest value per key")
+        }
         Route::Events => ("publishEvents", Audience::Clients, "Publish one event or many"),
         Route::Stats => {
             ("stats", Audience::Administrators, "Connections, deliveries, topics, restores")
@@ -168,6 +171,13 @@ fn errors_of(route: Route) -> Vec<HttpErrorCode> {
             ErrorCode::InvalidPosition,
             ErrorCode::Forbidden,
             ErrorCode::NotFound,
+        ]),
+        Route::ChannelState => shared(&[
+            ErrorCode::InvalidMessage,
+            ErrorCode::InvalidChannel,
+            ErrorCode::Forbidden,
+            ErrorCode::NotFound,
+            ErrorCode::Overloaded,
         ]),
         Route::Events => vec![
             ErrorCode::InvalidMessage.into(),

@@ -11,7 +11,7 @@ use tidewire_schemas::catalogue::{
 };
 use tidewire_schemas::envelope::{ID_MAX_CHARS, TYPE_MAX_CHARS};
 
-use super::property::{Property, always, constant, object, reference, text, time};
+use super::property::{Property, always, constant, list, object, reference, sometimes, text, time};
 
 /// The name of the schema of an SSE stream's event.
 pub const STREAM_EVENT: &str = "StreamEvent";
@@ -23,13 +23,52 @@ const ANY: &str = "any";
 pub(super) fn event_frame() -> Vec<Property> {
     let mut properties = stream_event();
     properties.insert(0, always("op", constant(FrameName::Event.as_str()), "the kind of frame"));
-    let position = always(
+    let position = sometimes(
         "position",
         reference("Position"),
-        "the position behind this event; subscribe with it as `from` to continue after it",
+        "the position behind this event; subscribe with it as `from` to continue after it. A \
+         change of state has none",
     );
     properties.push(position);
     properties
+}
+
+/// The properties of a `snapshot` frame, without `op`.
+pub(super) fn snapshot_frame() -> Vec<Property> {
+    let entry = object("The newest value of a key", &state_entry());
+    vec![
+        always("channel", reference("ChannelName"), "the channel whose state it is"),
+        sometimes("position", reference("Position"), "where the channel's events continue"),
+        always("reset", truth(), "whether it replaces what the client was given before"),
+        always("last", truth(), "whether it is the last page; changes follow it"),
+        sometimes("truncated", truth(), "true: the channel has more entries than a snapshot"),
+        always("state", list(entry), "the entries of this page"),
+    ]
+}
+
+/// The properties of a `deleted` frame, without `op`.
+pub(super) fn deleted_frame() -> Vec<Property> {
+    vec![
+        always("channel", reference("ChannelName"), "the channel whose state it was"),
+        always("key", text(), "the key that has no value any more"),
+        always("account_id", id(), "the account it belonged to"),
+    ]
+}
+
+/// The properties of an entry of a snapshot.
+pub(super) fn state_entry() -> Vec<Property> {
+    vec![
+        always("key", text(), "unique within channel and account"),
+        always("account_id", id(), "the account it belongs to"),
+        always("type", type_name(), "the canonical type of the event that set it"),
+        always("event_id", text(), "that event"),
+        always("timestamp", time(), "when it happened, UTC with milliseconds"),
+        always("value", json!({ "type": "object" }), "that event's data"),
+    ]
+}
+
+fn truth() -> Value {
+    json!({ "type": "boolean" })
 }
 
 /// The properties of an event in the `data:` of an SSE stream; its position is the block's `id:`.
@@ -37,6 +76,7 @@ pub fn stream_event() -> Vec<Property> {
     let priority = json!({ "type": "integer", "enum": [0, 1, 2, 3] });
     vec![
         always("channel", reference("ChannelName"), "the channel it was delivered to"),
+        sometimes("key", text(), "the key of the channel's state that this event sets"),
         always("type", type_name(), "the canonical event type"),
         always("event_id", text(), "unique within the account; the same in every channel"),
         always("account_id", id(), "the account it belongs to"),
@@ -84,10 +124,11 @@ pub(super) fn schemas(catalogue: &Catalogue) -> Map<String, Value> {
     all
 }
 
-/// The types that reach subscribers: those that go to a channel with history.
+/// The types that reach subscribers: those that go to a channel with history or state.
 fn delivered(catalogue: &Catalogue) -> impl Iterator<Item = &EventType> {
-    let streamed = |t: &&EventType| t.channels.iter().any(|r| r.classes.contains(&Class::Stream));
-    catalogue.types().iter().filter(|t| !t.internal).filter(streamed)
+    let is_seen = |class: &Class| matches!(class, Class::Stream | Class::State);
+    let seen = move |t: &&EventType| t.channels.iter().any(|r| r.classes.iter().any(is_seen));
+    catalogue.types().iter().filter(|t| !t.internal).filter(seen)
 }
 
 fn data_schema_name(event_type: &EventType) -> String {
@@ -185,7 +226,7 @@ fn allow_null(schema: &mut Value) {
 
 /// Whether channels of this kind can be subscribed to.
 pub fn is_served(kind: &ChannelKind) -> bool {
-    kind.classes.contains(&Class::Stream)
+    kind.classes.iter().any(|class| matches!(class, Class::Stream | Class::State))
 }
 
 /// What the catalogue says of channel kinds and event types, for generators of clients.

@@ -47,6 +47,11 @@ pub fn client_frame(op: OpName) -> Option<Vec<Property>> {
             always("channel", reference("ChannelName"), "the channel to join"),
             sometimes("from", reference("StartAt"), "where to start; `latest` if absent or null"),
             sometimes(
+                "snapshot",
+                json!({ "type": ["boolean", "null"] }),
+                "whether state begins with a snapshot; true if absent or null",
+            ),
+            sometimes(
                 "filter",
                 json!({ "type": "null" }),
                 "reserved; anything but null is refused",
@@ -84,6 +89,8 @@ pub fn server_frame(op: FrameName) -> Vec<Property> {
         ],
         FrameName::Pong => vec![id()],
         FrameName::Event => return events::event_frame(),
+        FrameName::Snapshot => events::snapshot_frame(),
+        FrameName::Deleted => events::deleted_frame(),
         FrameName::Position => vec![always(
             "position",
             reference("Position"),

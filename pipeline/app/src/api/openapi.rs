@@ -134,6 +134,7 @@ fn successes_of_server(route: Route) -> Vec<(&'static str, Value)> {
             ]
         }
         Route::Sse => vec![("200", answer("The stream", "text/event-stream", text()))],
+        Route::ChannelState => vec![("200", json("The state of the channel", "ChannelState"))],
         Route::Stats => vec![("200", json("What the process does now", "Stats"))],
         Route::Healthz => vec![("200", answer("It runs", "text/plain", constant("ok\n")))],
         Route::Readyz => vec![("200", answer("It can", "text/plain", constant("ready\n")))],
@@ -145,6 +146,17 @@ fn parameters_of(kind: EndpointKind) -> Vec<Value> {
     match kind {
         EndpointKind::Server(Route::WebSocket) => in_query(&parameters::of_websocket()),
         EndpointKind::Server(Route::Sse) => of_stream(),
+        EndpointKind::Server(Route::ChannelState) => {
+            let mut all = in_query(&parameters::of_state());
+            all.push(json!({
+                "name": "channel",
+                "in": "path",
+                "required": true,
+                "schema": reference("ChannelName"),
+                "description": "the channel; `%` of its name is escaped as `%25`",
+            }));
+            all
+        }
         EndpointKind::DeadLetters(Action::Show) => {
             let mut id = parameter("id", text(), "the id, such as `tw.in/3/7`");
             id["required"] = json!(true);

@@ -1,4 +1,4 @@
-//! The query parameters of the two endpoints that open a stream.
+//! The query parameters of the endpoints for subscribers.
 //!
 //! An empty parameter counts as absent. Unknown ones are refused, except those that begin with `_`.
 
@@ -10,6 +10,10 @@ use super::property::{Property, always, reference, sometimes};
 
 /// Those of `/v1/ws`.
 pub fn of_websocket() -> Vec<Property> {
+    of_user()
+}
+
+fn of_user() -> Vec<Property> {
     let name = json!({ "type": "string", "maxLength": USER_CHARS });
     vec![sometimes(
         "user",
@@ -36,6 +40,16 @@ pub fn of_stream() -> Vec<Property> {
              precedence over `from`. `lastEventId` and `Last-Event-ID` in any case mean the same",
         ),
     ];
-    all.extend(of_websocket());
+    all.push(sometimes(
+        "snapshot",
+        json!({ "type": "boolean" }),
+        "whether state begins with a snapshot; true if absent",
+    ));
+    all.extend(of_user());
     all
+}
+
+/// Those of `/v1/channels/{channel}`, without the channel in its path.
+pub fn of_state() -> Vec<Property> {
+    of_user()
 }

@@ -58,14 +58,14 @@ pub fn start(
     gateway_inputs: Option<GatewayInputs>,
 ) -> Result<GatewayHandle, ProcessExit> {
     let ports = state.ports;
-    let (publish, workers) = match gateway_inputs {
+    let (publish, workers, hub) = match gateway_inputs {
         Some(GatewayInputs { hub, appender }) => {
             let topics = ingest_topics(ports);
             let (clock, registry) = (ports.clock.clone(), ports.registry.clone());
             let publish = PublishParts { appender, topics, clock, registry };
-            (Some(publish), start_workers(config, &hub)?)
+            (Some(publish), start_workers(config, &hub)?, Some(hub))
         }
-        None => (None, Vec::new()),
+        None => (None, Vec::new(), None),
     };
     let gateway = GatewayConfig {
         listen: config.listen,
@@ -77,7 +77,7 @@ pub fn start(
         timeouts: RequestTimeouts::default(),
         catalogue: config.catalogue(),
     };
-    let parts = GatewayParts { publish, hooks: pages(config, state), workers };
+    let parts = GatewayParts { publish, hooks: pages(config, state), workers, hub };
     Gateway::start(gateway, parts).map_err(|error| {
         ProcessExit::because(
             format!(

@@ -20,7 +20,7 @@ use tidewire_schemas::partition::partition_for;
 
 use super::config::FanoutConfig;
 use super::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
-use super::messages::{HubUpdate, RingUpdate, SweepReply, SweepRequest};
+use super::messages::{HubUpdate, RingUpdate, SnapshotReply, SweepReply, SweepRequest};
 use super::offsets::PartitionOffsets;
 use super::segment::{Segment, SegmentSpec};
 use super::topics_check::{self, TopicsState};
@@ -86,17 +86,28 @@ struct RingInner {
     resets: u64,
 }
 
-/// Replies of the sweeper for one shard. Bounded by what the shard has asked for.
+/// Replies of the sweeper and of the fold for one shard. Bounded by what the shard has asked for.
 pub(super) struct ShardInbox {
     /// The shard's number.
     pub(super) shard: u32,
     replies: Mutex<Vec<SweepReply>>,
+    snapshots: Mutex<Vec<SnapshotReply>>,
     wake: Arc<dyn Wake>,
 }
 
 impl ShardInbox {
     pub(super) fn take_replies(&self) -> Vec<SweepReply> {
         std::mem::take(&mut *lock(&self.replies))
+    }
+
+    pub(super) fn take_snapshots(&self) -> Vec<SnapshotReply> {
+        std::mem::take(&mut *lock(&self.snapshots))
+    }
+
+    /// Takes the answer to a snapshot request of this shard and wakes it.
+    pub(super) fn put_snapshot(&self, reply: SnapshotReply) {
+        lock(&self.snapshots).push(reply);
+        self.wake.wake();
     }
 }
 
@@ -191,7 +202,12 @@ impl Hub {
     pub(super) fn add_inbox(&self, wake: Arc<dyn Wake>) -> Arc<ShardInbox> {
         let mut inboxes = lock(&self.inboxes);
         let shard = inboxes.len() as u32;
-        let inbox = Arc::new(ShardInbox { shard, replies: Mutex::default(), wake });
+        let inbox = Arc::new(ShardInbox {
+            shard,
+            replies: Mutex::default(),
+            snapshots: Mutex::default(),
+            wake,
+        });
         inboxes.push(Arc::clone(&inbox));
         inbox
     }

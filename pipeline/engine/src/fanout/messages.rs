@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::fold::request::SnapshotAnswer;
 use super::identity::Identity;
 use super::offsets::PartitionOffsets;
 use super::protocol::names::GapReason;
@@ -55,6 +56,24 @@ impl FeedNumber {
     pub(super) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
+}
+
+/// A request for a snapshot, unique within its shard as long as it may be answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SnapshotNumber(u64);
+
+impl SnapshotNumber {
+    /// The number after this one.
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The fold's answer for a connection.
+pub(super) struct SnapshotReply {
+    pub(super) conn: ConnId,
+    pub(super) number: SnapshotNumber,
+    pub(super) answer: SnapshotAnswer,
 }
 
 /// One request of a feed, unique across all shards.

@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 use tidewire_schemas::similar::most_similar;
 
 use super::names::OpName;
-use super::native::{ErrorCode, RequestError, StartAt};
+use super::native::{ErrorCode, RequestError, SnapshotWish, StartAt};
 use crate::fanout::config::REQUEST_ID_MAX_BYTES;
 
 /// The fields of `subscribe`.
-const SUBSCRIBE_FIELDS: [&str; 5] = ["op", "id", "channel", "from", "filter"];
+const SUBSCRIBE_FIELDS: [&str; 6] = ["op", "id", "channel", "from", "snapshot", "filter"];
 
 /// The fields of `unsubscribe`.
 const UNSUBSCRIBE_FIELDS: [&str; 3] = ["op", "id", "channel"];
@@ -53,6 +53,7 @@ pub(in crate::fanout) struct SubscribeOp {
     /// As the client wrote it.
     pub(in crate::fanout) channel: String,
     pub(in crate::fanout) start: StartAt,
+    pub(in crate::fanout) snapshot: SnapshotWish,
 }
 
 impl ClientRequest {
@@ -155,7 +156,15 @@ fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestErro
             return Err(RequestError::new(ErrorCode::InvalidPosition, text));
         }
     };
-    Ok(ClientOp::Subscribe(SubscribeOp { channel, start }))
+    let snapshot = match object.get("snapshot") {
+        None | Some(Value::Null | Value::Bool(true)) => SnapshotWish::Send,
+        Some(Value::Bool(false)) => SnapshotWish::Skip,
+        Some(_) => {
+            let text = "`snapshot` must be true or false";
+            return Err(RequestError::new(ErrorCode::InvalidMessage, text));
+        }
+    };
+    Ok(ClientOp::Subscribe(SubscribeOp { channel, start, snapshot }))
 }
 
 #[cfg(test)]
@@ -178,10 +187,27 @@ mod tests {
         }
         check_refused(&subscribe(r#""fron":"earliest""#), "did you mean `from`?");
         check_refused(&subscribe(r#""From":"earliest""#), "did you mean `from`?");
-        check_refused(&subscribe(r#""colour":"red""#), "op, id, channel, from, filter");
+        check_refused(&subscribe(r#""colour":"red""#), "op, id, channel, from, snapshot, filter");
         check_refused(r#"{"op":"unsubscribe","chanel":"posts:a"}"#, "did you mean `channel`?");
         let id = ClientRequest::decode(&subscribe(r#""id":7,"position":"x""#)).id;
         assert_eq!(id.as_deref(), Some("7"), "the answer names the request");
+    }
+
+    #[test]
+    fn the_snapshot_is_sent_unless_it_is_refused_by_false() {
+        let wish = |more: &str| {
+            let text = format!(r#"{{"op":"subscribe","channel":"follows:a"{more}}}"#);
+            match ClientRequest::decode(&text).op {
+                Ok(ClientOp::Subscribe(subscribe)) => subscribe.snapshot,
+                _ => panic!("a subscribe"),
+            }
+        };
+        assert_eq!(wish(""), SnapshotWish::Send);
+        assert_eq!(wish(r#","snapshot":null"#), SnapshotWish::Send);
+        assert_eq!(wish(r#","snapshot":true"#), SnapshotWish::Send);
+        assert_eq!(wish(r#","snapshot":false"#), SnapshotWish::Skip);
+        let text = r#"{"op":"subscribe","channel":"follows:a","snapshot":"no"}"#;
+        check_refused(text, "`snapshot` must be true or false");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod names;
 pub mod native;
+pub mod served_channel;
 
 pub(super) mod client_requests;
 
@@ -14,3 +15,4 @@ pub(super) mod framing;
 pub(super) mod server_messages;
 
 pub(super) mod event_frame;
+pub(super) mod snapshot_frame;

@@ -97,7 +97,7 @@ impl OpName {
     /// What it does, for the reference page.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Subscribe => "delivers the events of a channel from a position on",
+            Self::Subscribe => "delivers the events of a channel from a position on, and its state",
             Self::Unsubscribe => "ends a subscription",
             Self::Ping => "asks for an answer, to measure or to keep the connection alive",
             Self::History => "not served yet: subscribe with `from` instead",
@@ -132,6 +132,10 @@ pub enum FrameName {
     Event,
     /// Where the connection is.
     Position,
+    /// Entries of a state channel.
+    Snapshot,
+    /// An entry of a state channel is gone.
+    Deleted,
     /// Events are lost.
     Gap,
     /// The server is about to stop.
@@ -140,12 +144,14 @@ pub enum FrameName {
 
 impl FrameName {
     /// Every frame, in the order of the reference page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Welcome,
         Self::Ok,
         Self::Error,
         Self::Pong,
         Self::Event,
+        Self::Snapshot,
+        Self::Deleted,
         Self::Position,
         Self::Gap,
         Self::Move,
@@ -159,6 +165,8 @@ impl FrameName {
             Self::Error => "error",
             Self::Pong => "pong",
             Self::Event => "event",
+            Self::Snapshot => "snapshot",
+            Self::Deleted => "deleted",
             Self::Position => "position",
             Self::Gap => "gap",
             Self::Move => "move",
@@ -181,7 +189,9 @@ impl FrameName {
             Self::Ok => "a `subscribe` or `unsubscribe` is done",
             Self::Error => "a message was refused; the connection stays open",
             Self::Pong => "the answer to `ping`",
-            Self::Event => "an event of a channel",
+            Self::Event => "an event of a channel, or a change of its state",
+            Self::Snapshot => "a page of the state of a channel; changes follow the last one",
+            Self::Deleted => "a key of the state of a channel has no value any more",
             Self::Position => "sent every 30 s while nothing is waiting to be delivered",
             Self::Gap => "events between two positions are not available",
             Self::Move => "the server is stopping: connect again and resume",

@@ -1,16 +1,13 @@
-//! Error codes, close codes and start positions of the native protocol, and who may subscribe.
+//! Error codes, close codes and start positions of the native protocol.
 //!
 //! Codes are a published contract: numbers and names never change. Their descriptions are the
 //! tables of `docs/protocol.md`. Nothing here knows a connection or reads the log.
 
 use std::ops::RangeInclusive;
 
-use tidewire_schemas::catalogue::{Catalogue, Class};
-use tidewire_schemas::channel::Channel;
 use tidewire_schemas::position::{Position, PositionError};
 use tidewire_schemas::time::{MAX_MS, parse_rfc3339};
 
-use crate::fanout::identity::{Accounts, Identity};
 use crate::record::Millis;
 
 /// A longer start is no mistyped word or time, and an error does not repeat it.
@@ -293,6 +290,16 @@ pub enum StartAt {
     Token(Box<str>),
 }
 
+/// Whether a subscription to state begins with a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotWish {
+    /// It does.
+    #[default]
+    Send,
+    /// Only changes are wanted.
+    Skip,
+}
+
 impl StartAt {
     /// Reads `latest`, `earliest`, a time or a position. A time is in RFC 3339, a date alone, or
     /// milliseconds since 1970.
@@ -335,38 +342,4 @@ fn invalid_start(text: &str, error: &PositionError) -> RequestError {
         )
     };
     RequestError::new(ErrorCode::InvalidPosition, message)
-}
-
-/// Checks whether an identity may subscribe to a channel of the catalogue's kinds, and returns the
-/// name by which its outputs are keyed.
-pub fn authorize_channel(
-    catalogue: &'static Catalogue,
-    identity: &Identity,
-    name: &str,
-) -> Result<String, RequestError> {
-    let mut channel = Channel::parse(catalogue, name)
-        .map_err(|error| RequestError::new(ErrorCode::InvalidChannel, error.to_string()))?;
-    if channel.id.is_none() {
-        match &identity.accounts {
-            Accounts::Only(only) if only.len() == 1 => channel.id = Some(only[0].to_string()),
-            _ => {
-                let text = format!("`{name}` needs an account: `{name}:ACCOUNT`");
-                return Err(RequestError::new(ErrorCode::InvalidChannel, text));
-            }
-        }
-    }
-    if !identity.may_read(&channel) {
-        let text = format!("user `{}` may not read `{name}`", identity.user);
-        return Err(RequestError::new(ErrorCode::Forbidden, text));
-    }
-    if !channel.kind.classes.contains(&Class::Stream) {
-        let class = match channel.kind.classes.first() {
-            Some(Class::State) => "state",
-            Some(Class::Derived) => "derived",
-            _ => "ephemeral",
-        };
-        let text = format!("`{name}`: {class} channels are not served yet");
-        return Err(RequestError::new(ErrorCode::NotFound, text));
-    }
-    Ok(channel.name())
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::channels::ListId;
 use super::limiter::ClientLimiter;
 use super::mirror::EntryRef;
+use super::pending_snapshot::ConnState;
 use crate::fanout::identity::{Accounts, Identity};
 use crate::fanout::messages::{ConnId, FeedNumber, FeedStart, FeedUpdate};
 use crate::fanout::offsets::PartitionOffsets;
@@ -38,13 +39,16 @@ pub(super) enum Mode {
     Following { cursor: u64 },
     /// From this feed of its connection.
     Behind(FeedNumber),
+    /// It is state that waits for its snapshot, or is being written it. The list's entries before
+    /// the cursor are in the snapshot.
+    Snapshot { cursor: u64 },
 }
 
 impl Subscription {
-    /// The cursor, while it follows.
+    /// The cursor from which on it needs its list, if it does.
     pub(super) fn cursor(&self) -> Option<u64> {
         match self.mode {
-            Mode::Following { cursor } => Some(cursor),
+            Mode::Following { cursor } | Mode::Snapshot { cursor } => Some(cursor),
             Mode::Behind(_) => None,
         }
     }
@@ -164,6 +168,10 @@ pub(in crate::fanout) struct Conn {
         reason = "most connections have none, and they move between vectors"
     )]
     pub(in crate::fanout) feeds: Vec<Box<CatchUpFeed>>,
+    /// What it waits for or was given of state; most connections have none.
+    pub(in crate::fanout) state: Option<Box<ConnState>>,
+    /// Channels subscribed to; one of both classes has two entries in `subs`.
+    pub(super) channels: u32,
     /// Small frames to be written before events.
     pub(in crate::fanout) control: Vec<u8>,
     /// SSE: the offsets reached in each partition subscribed to, ascending by partition.
@@ -213,6 +221,8 @@ impl Conn {
             identity,
             subs: Vec::new(),
             feeds: Vec::new(),
+            state: None,
+            channels: 0,
             control: Vec::new(),
             partition_offsets: Vec::new(),
             limiter: ClientLimiter::new(now),
@@ -243,6 +253,21 @@ impl Conn {
             self.position_moved |= self.partition_offsets[at].1 != offsets;
             self.partition_offsets[at].1 = offsets;
         }
+    }
+
+    /// Whether its events of this partition wait for a snapshot.
+    pub(super) fn holds(&self, partition: Partition) -> bool {
+        self.state.as_ref().is_some_and(|state| state.holds(partition))
+    }
+
+    /// Whether a snapshot is still to be written.
+    pub(super) fn waits_for_snapshot(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| !state.snapshots.is_empty())
+    }
+
+    /// Whether a snapshot that it has been given contains this event of a list.
+    pub(super) fn has_been_given(&self, list: ListId, entry: &SegmentEntry) -> bool {
+        self.state.as_ref().is_some_and(|state| state.contains(list, entry))
     }
 
     /// Notes a gap of an SSE stream that has not begun. `from` is the position that it was opened

@@ -11,13 +11,15 @@ use tidewire_schemas::catalogue::Catalogue;
 use super::conn::{Conn, FeedPhase};
 use super::interface::{BadFrame, Close, OpenRequest};
 use super::state::{ConnSlot, Shard};
+use super::subscriptions::StreamStart;
 use crate::fanout::config::SUBSCRIPTIONS_MAX;
 use crate::fanout::identity::Identity;
 use crate::fanout::messages::ConnId;
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::native::{
-    CloseReason, ErrorCode, RequestError, StartAt, authorize_channel,
+    CloseReason, ErrorCode, RequestError, StartAt,
 };
+use crate::fanout::protocol::served_channel::ServedChannel;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::record::MonotonicMillis;
 
@@ -33,7 +35,7 @@ impl Shard {
         if let StartAt::Token(token) = start {
             StartAt::parse(token)?;
         }
-        authorize_channel(catalogue, identity, channel).map(drop)
+        ServedChannel::authorize(catalogue, identity, channel).map(drop)
     }
 
     /// Opens a connection. Its first `fill` gives `welcome` (WebSocket) or `retry:` (SSE).
@@ -47,9 +49,9 @@ impl Shard {
             return Err(RequestError::new(ErrorCode::TooManySubscriptions, text));
         }
         let catalogue = self.hub.config().catalogue;
-        let allowed = |name: &String| authorize_channel(catalogue, &open.identity, name);
-        let names = open.channels.iter().map(allowed);
-        let names = names.collect::<Result<Vec<_>, _>>()?;
+        let served = |name: &String| ServedChannel::authorize(catalogue, &open.identity, name);
+        let channels = open.channels.iter().map(served).collect::<Result<Vec<_>, _>>()?;
+        let start = StreamStart { at: open.start, snapshot: open.snapshot };
         self.pull();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(ConnSlot::default());
@@ -67,7 +69,7 @@ impl Shard {
         self.slots[slot as usize].last_heard = last_heard;
         self.with_conn(id, |shard, conn| {
             shard.put_welcome(conn);
-            shard.subscribe_all(conn, &names, &open.start);
+            shard.subscribe_all(conn, &channels, &start);
             conn.position_due = conn.framing == Framing::Sse;
         });
         self.ready.mark(slot);
@@ -90,6 +92,8 @@ impl Shard {
             for at in (0..conn.subs.len()).rev() {
                 shard.remove_sub(conn, at);
             }
+            shard.subscriptions -= conn.channels as usize;
+            conn.state = None;
             shard.websockets -= usize::from(conn.framing == Framing::WebSocket);
             conn.control = Vec::new();
         });
@@ -162,8 +166,14 @@ impl Shard {
         let update = hub.updates_since(|partition| self.mirror(partition).next_seq);
         self.apply_updates(update);
         self.mark_touched();
+        for slot in std::mem::take(&mut self.awaiting_head) {
+            self.ready.mark(slot);
+        }
         for reply in self.inbox.take_replies() {
             self.receive_reply(reply);
+        }
+        for reply in self.inbox.take_snapshots() {
+            self.receive_snapshot(reply);
         }
         if self.sweeper_generation != hub.sweeper_generation() {
             self.sweeper_generation = hub.sweeper_generation();

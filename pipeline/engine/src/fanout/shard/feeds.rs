@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::channels::ListId;
 use super::conn::{CatchUpFeed, Conn, FeedPhase, FeedProgress, Mode};
 use super::fill::WriteBudget;
 use super::mirror::EntryRef;
@@ -204,6 +205,10 @@ impl Shard {
     pub(super) fn fill_feeds(&mut self, conn: &mut Conn, budget: &mut WriteBudget<'_>) -> bool {
         let mut at = 0;
         while at < conn.feeds.len() {
+            if conn.holds(conn.feeds[at].partition) {
+                at += 1;
+                continue;
+            }
             match self.fill_feed(&mut ConnFeed { conn: &mut *conn, at }, budget) {
                 FeedFill::More => {
                     // The other feeds come first next time, so that none starves.
@@ -345,7 +350,10 @@ impl Shard {
         if passed {
             return;
         }
-        let Some(since) = self.wants(feed, entry) else { return };
+        let Some((list, since)) = self.wants(feed, entry) else { return };
+        if feed.conn.has_been_given(list, entry) {
+            return;
+        }
         self.deliveries += 1;
         let conn = &*feed.conn;
         let frame = segment.frame(index, conn.framing);
@@ -361,8 +369,12 @@ impl Shard {
         feed.conn.position_moved = false;
     }
 
-    /// Whether a feed wants an entry; if so, the offsets from which on its channel is wanted.
-    fn wants(&self, feed: &ConnFeed<'_>, entry: &SegmentEntry) -> Option<PartitionOffsets> {
+    /// Whether a feed wants an entry; if so, its list and the offsets from which on it is wanted.
+    fn wants(
+        &self,
+        feed: &ConnFeed<'_>,
+        entry: &SegmentEntry,
+    ) -> Option<(ListId, PartitionOffsets)> {
         let (conn, one) = (&*feed.conn, feed.feed());
         let mut subs = conn.subs.iter().filter(|sub| sub.is_of(one.number));
         let sub = subs.find(|sub| *self.channels.list(sub.list).name == *entry.channel())?;
@@ -370,7 +382,7 @@ impl Shard {
         let since = since.map_or_else(PartitionOffsets::default, |(_, since)| *since);
         let due = entry.offset >= since.0[usize::from(entry.topic)]
             && conn.identity.accounts.allows(entry.account());
-        due.then_some(since)
+        due.then_some((sub.list, since))
     }
 
     /// Announces to each of a feed's subscriptions what the log does not have. On SSE the last of

@@ -1,6 +1,7 @@
 //! Writes what a connection is due into the caller's buffer, up to a byte budget.
 //!
-//! Order: small frames first, then what feeds have (old events) and what lists have (new events).
+//! Order: small frames first, then snapshots that have come, then what feeds have (old events) and
+//! what lists have (new events).
 //! While a connection has feeds, new events get half of the budget, so that a long catch-up does
 //! not hold them up. A budget of one frame goes to either in turn.
 
@@ -76,6 +77,9 @@ impl Shard {
             self.put_stream_position(conn, out.own_mut());
         }
         let mut all = WriteBudget { out, end: from + budget, epoch };
+        if self.fill_snapshots(conn, &mut all) {
+            return Filled::More;
+        }
         let mut more = false;
         if !conn.feeds.is_empty() {
             conn.lists_first = !conn.lists_first;
@@ -124,7 +128,8 @@ impl Shard {
             self.refresh_offsets(conn);
             return;
         }
-        if !std::mem::take(&mut conn.position_due) || !conn.feeds.is_empty() {
+        let waits = !conn.feeds.is_empty() || conn.waits_for_snapshot();
+        if !std::mem::take(&mut conn.position_due) || waits {
             return;
         }
         let mut reached: Vec<(Partition, PartitionOffsets)> = Vec::with_capacity(conn.subs.len());

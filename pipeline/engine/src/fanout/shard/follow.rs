@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::channels::{ChannelList, ListId};
+use super::channels::{ChannelList, ListId, ListSource};
 use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode, Subscription};
 use super::fill::WriteBudget;
 use super::merge::{ListHead, next_head};
@@ -117,8 +117,12 @@ impl Shard {
             (sub.cursor()? < limit).then_some(subscriber.slot)
         });
         let lagging: Vec<u32> = lagging.collect();
+        let source = list.source;
         for slot in lagging {
-            self.move_behind(slot, partition);
+            match source {
+                ListSource::Log => self.move_behind(slot, partition),
+                ListSource::State => self.replace_snapshot(slot, id),
+            }
         }
         self.channels.list_mut(id).drop_before(limit);
     }
@@ -129,8 +133,12 @@ impl Shard {
         for id in self.channels.of_partition(partition) {
             let subscribers: Vec<u32> =
                 self.channels.list(id).subscribers.iter().map(|s| s.slot).collect();
+            let source = self.channels.list(id).source;
             for slot in subscribers {
-                self.move_behind(slot, partition);
+                match source {
+                    ListSource::Log => self.move_behind(slot, partition),
+                    ListSource::State => self.replace_snapshot(slot, id),
+                }
             }
             let list = self.channels.list_mut(id);
             list.drop_before(list.end());
@@ -150,7 +158,7 @@ impl Shard {
         for sub in &mut conn.subs {
             let list = self.channels.list(sub.list);
             let Mode::Following { cursor } = sub.mode else { continue };
-            if list.partition != partition {
+            if list.partition != partition || list.source != ListSource::Log {
                 continue;
             }
             sub.mode = Mode::Behind(number);
@@ -194,6 +202,9 @@ impl Shard {
         for (at, sub) in conn.subs.iter().enumerate() {
             let Mode::Following { cursor } = sub.mode else { continue };
             let list = self.channels.list(sub.list);
+            if conn.holds(list.partition) {
+                continue;
+            }
             if let Some(reference) = list.get(cursor) {
                 let rank = (list.partition.0 + conn.rotation) % partitions;
                 heads.push(ListHead { rank, reference, cursor, sub: at });
@@ -217,7 +228,8 @@ impl Shard {
                 Some(next) => head.reference = next,
                 None => drop(heads.swap_remove(at)),
             }
-            self.deliveries += u64::from(write_followed(conn, segment, reference.index(), budget));
+            let of = FollowedEntry { list: sub.list, segment, index: reference.index() };
+            self.deliveries += u64::from(write_followed(conn, of, budget));
         }
         let more = !heads.is_empty();
         if more {
@@ -246,20 +258,30 @@ impl Shard {
     }
 }
 
+/// An entry of a list that a connection follows.
+#[derive(Clone, Copy)]
+struct FollowedEntry<'a> {
+    list: ListId,
+    segment: &'a Segment,
+    index: usize,
+}
+
 /// Writes one entry to a connection that follows; `false` if its accounts do not include the
-/// entry's.
+/// entry's, or a snapshot contained it.
 fn write_followed(
     conn: &mut Conn,
-    segment: &Segment,
-    at: usize,
+    FollowedEntry { list, segment, index }: FollowedEntry<'_>,
     budget: &mut WriteBudget<'_>,
 ) -> bool {
-    let entry = &segment.entries[at];
+    let entry = &segment.entries[index];
     if conn.filters_accounts && !conn.identity.accounts.allows(entry.account()) {
         return false;
     }
-    let frame = segment.frame(at, conn.framing);
-    if conn.framing == Framing::Sse {
+    if conn.state.is_some() && conn.has_been_given(list, entry) {
+        return false;
+    }
+    let frame = segment.frame(index, conn.framing);
+    if conn.framing == Framing::Sse && !entry.is_state() {
         conn.set_offsets(segment.partition, entry.after);
         conn.position_moved = false;
         if conn.partition_offsets.len() > 1 {

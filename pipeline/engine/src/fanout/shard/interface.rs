@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::fanout::identity::Identity;
 use crate::fanout::messages::ConnId;
 use crate::fanout::protocol::framing::Framing;
-use crate::fanout::protocol::native::{CloseReason, StartAt};
+use crate::fanout::protocol::native::{CloseReason, SnapshotWish, StartAt};
 
 /// A connection to open.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct OpenRequest {
     pub channels: Vec<String>,
     /// Where those start; a resuming SSE client's `Last-Event-ID` as [`StartAt::Token`].
     pub start: StartAt,
+    /// Whether their state begins with a snapshot.
+    pub snapshot: SnapshotWish,
 }
 
 /// What the socket side found wrong with a frame.

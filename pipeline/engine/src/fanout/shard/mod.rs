@@ -20,6 +20,7 @@ mod fill;
 mod timers;
 
 mod requests;
+mod snapshots;
 mod subscriptions;
 
 mod feeds;
@@ -31,6 +32,7 @@ pub(super) mod channels;
 pub(super) mod conn;
 mod limiter;
 pub(super) mod mirror;
+mod pending_snapshot;
 mod ready;
 
 pub use super::messages::ConnId;

@@ -3,6 +3,7 @@
 //! Every refusal says what is right. A bad frame costs an error frame; ten of them within a minute,
 //! or errors that the client does not read, cost the connection.
 
+use super::channels::ListSource;
 use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode};
 use super::limiter::RateDecision;
 use super::state::Shard;
@@ -12,7 +13,8 @@ use crate::fanout::config::{
 };
 use crate::fanout::offsets::token;
 use crate::fanout::protocol::client_requests::{ClientOp, ClientRequest, SubscribeOp};
-use crate::fanout::protocol::native::{CloseReason, ErrorCode, RequestError, authorize_channel};
+use crate::fanout::protocol::native::{CloseReason, ErrorCode, RequestError};
+use crate::fanout::protocol::served_channel::ServedChannel;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::telemetry;
 
@@ -66,31 +68,35 @@ impl Shard {
         id: Option<Box<str>>,
         op: &SubscribeOp,
     ) -> Result<(), RequestError> {
-        let name = authorize_channel(self.hub.config().catalogue, &conn.identity, &op.channel)?;
-        if self.sub_of(conn, &name).is_some() {
+        let catalogue = self.hub.config().catalogue;
+        let channel = ServedChannel::authorize(catalogue, &conn.identity, &op.channel)?;
+        let name = &*channel.name;
+        if self.is_subscribed(conn, name) {
             let text = format!("already subscribed to `{name}`: unsubscribe first");
             return Err(RequestError::new(ErrorCode::AlreadySubscribed, text));
         }
-        if conn.subs.len() >= SUBSCRIPTIONS_MAX {
+        if conn.channels as usize >= SUBSCRIPTIONS_MAX {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(RequestError::new(ErrorCode::TooManySubscriptions, text));
         }
-        let partition = self.hub.partition_of(&name);
+        let partition = self.hub.partition_of(name);
         let start = decode_start(self.epoch, partition, &op.start)?;
-        let sub = self.add_sub(conn, &name, partition);
+        self.add_channel(conn, &channel, op.snapshot);
         let head = token(self.epoch, partition, &self.mirror(partition).head);
-        match start {
-            SubscriptionStart::Head => {
+        let stream = self.sub_of(conn, name, ListSource::Log);
+        match (start, stream) {
+            // State has one start, its snapshot.
+            (SubscriptionStart::Head, _) | (_, None) => {
                 let position = Some(&*head);
-                put(conn, ServerMessage::Ok { id: id.as_deref(), channel: &name, position });
+                put(conn, ServerMessage::Ok { id: id.as_deref(), channel: name, position });
             }
-            SubscriptionStart::AfterGap { from, reason } => {
+            (SubscriptionStart::AfterGap { from, reason }, Some(_)) => {
                 let position = Some(&*from);
-                put(conn, ServerMessage::Ok { id: id.as_deref(), channel: &name, position });
+                put(conn, ServerMessage::Ok { id: id.as_deref(), channel: name, position });
                 telemetry::gaps(reason.as_str());
-                put(conn, ServerMessage::Gap { channel: &name, reason, from: &from, to: &head });
+                put(conn, ServerMessage::Gap { channel: name, reason, from: &from, to: &head });
             }
-            SubscriptionStart::Behind(start) => {
+            (SubscriptionStart::Behind(start), Some(sub)) => {
                 let number = self.new_feed_number();
                 let progress = FeedProgress::Unresolved(start);
                 let mut feed = CatchUpFeed::new(number, partition, progress);
@@ -108,19 +114,14 @@ impl Shard {
         id: Option<&str>,
         channel: &str,
     ) -> Result<(), RequestError> {
-        let name = authorize_channel(self.hub.config().catalogue, &conn.identity, channel)?;
-        let Some(at) = self.sub_of(conn, &name) else {
+        let catalogue = self.hub.config().catalogue;
+        let ServedChannel { name, .. } =
+            ServedChannel::authorize(catalogue, &conn.identity, channel)?;
+        if !self.is_subscribed(conn, &name) {
             let text = format!("not subscribed to `{name}`");
             return Err(RequestError::new(ErrorCode::NotFound, text));
-        };
-        let mode = conn.subs[at].mode;
-        self.remove_sub(conn, at);
-        if let Mode::Behind(number) = mode
-            && !conn.subs.iter().any(|sub| sub.is_of(number))
-            && let Some(at) = conn.feed_index(number)
-        {
-            self.drop_feed(conn, at);
         }
+        self.remove_channel(conn, &name);
         put(conn, ServerMessage::Ok { id, channel: &name, position: None });
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! concerned gets a gap and continues at the new head. Its feeds are dropped: they read the log at
 //! offsets of the former records.
 
+use super::channels::ListSource;
 use super::conn::{Conn, FeedProgress, Mode, Subscription};
 use super::state::Shard;
 use crate::fanout::messages::{FeedStart, HubUpdate, RingUpdate};
@@ -12,6 +13,7 @@ use crate::fanout::offsets::{PartitionOffsets, token, token_of};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::protocol::server_messages::ServerMessage;
+use crate::fanout::protocol::snapshot_frame::SnapshotKind;
 use crate::record::Partition;
 use crate::telemetry;
 
@@ -70,6 +72,10 @@ impl Shard {
             let list = self.channels.list(conn.subs[at].list);
             let (partition, end) = (list.partition, list.end());
             let Some(head) = resets.head(partition) else { continue };
+            if list.source == ListSource::State {
+                self.await_snapshot(conn, at, SnapshotKind::Replacing);
+                continue;
+            }
             let offsets = self.offsets_of(conn, &conn.subs[at]);
             let from = token(self.epoch, partition, &offsets);
             let to = token(resets.epoch, partition, &head);
@@ -122,11 +128,11 @@ impl Shard {
     }
 
     /// How far a subscription has got.
-    fn offsets_of(&self, conn: &Conn, sub: &Subscription) -> PartitionOffsets {
+    pub(super) fn offsets_of(&self, conn: &Conn, sub: &Subscription) -> PartitionOffsets {
         let list = self.channels.list(sub.list);
         let mirror = self.mirror(list.partition);
         match sub.mode {
-            Mode::Following { cursor } => {
+            Mode::Following { cursor } | Mode::Snapshot { cursor } => {
                 let next = list.get(cursor).and_then(|reference| mirror.entry(reference));
                 next.map_or(mirror.head, |entry| entry.before())
             }

@@ -14,7 +14,7 @@ use super::merge::ListHead;
 use super::mirror::RingMirror;
 use super::ready::ReadySet;
 use crate::fanout::hub::{Hub, ShardInbox};
-use crate::fanout::messages::{ConnId, FeedNumber};
+use crate::fanout::messages::{ConnId, FeedNumber, SnapshotNumber};
 use crate::fanout::protocol::native::CloseReason;
 use crate::port::Wake;
 use crate::record::{MonotonicMillis, Partition};
@@ -41,8 +41,12 @@ pub struct Shard {
     /// By partition.
     mirrors: Vec<RingMirror>,
     pub(super) ready: ReadySet,
-    /// Slots whose request the sweeper had no space for.
+    /// Slots whose request the sweeper or the fold had no space for.
     pub(super) retry: Vec<u32>,
+    /// Slots with a snapshot that the rings have not reached, until the next pull.
+    pub(super) awaiting_head: Vec<u32>,
+    /// The last request for a snapshot.
+    pub(super) last_snapshot: SnapshotNumber,
     pub(super) closes: Vec<Close>,
     /// The shard's time: that of the ticks, without the time in which the worker stood still.
     pub(super) now: MonotonicMillis,
@@ -78,6 +82,8 @@ impl Shard {
             mirrors: (0..hub.partitions()).map(|_| RingMirror::default()).collect(),
             ready: ReadySet::default(),
             retry: Vec::new(),
+            awaiting_head: Vec::new(),
+            last_snapshot: SnapshotNumber::default(),
             closes: Vec::new(),
             now: MonotonicMillis(0),
             ticked: None,

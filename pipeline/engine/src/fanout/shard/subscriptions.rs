@@ -5,13 +5,15 @@
 
 use tidewire_schemas::position::Position;
 
-use super::channels::{ListSelector, ListSubscriber, ListedAt};
+use super::channels::{ListSelector, ListSource, ListSubscriber, ListedAt};
 use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode, Subscription};
 use super::state::Shard;
 use crate::fanout::messages::FeedStart;
 use crate::fanout::offsets::PartitionOffsets;
 use crate::fanout::protocol::names::GapReason;
-use crate::fanout::protocol::native::{ErrorCode, RequestError, StartAt};
+use crate::fanout::protocol::native::{ErrorCode, RequestError, SnapshotWish, StartAt};
+use crate::fanout::protocol::served_channel::ServedChannel;
+use crate::fanout::protocol::snapshot_frame::SnapshotKind;
 use crate::record::Partition;
 
 /// Where a new subscription begins.
@@ -22,6 +24,14 @@ pub(super) enum SubscriptionStart {
     AfterGap { from: Box<str>, reason: GapReason },
     /// Behind the head, or at a start that the sweeper has to resolve.
     Behind(FeedStart),
+}
+
+/// How the channels that a connection opens with begin.
+pub(super) struct StreamStart {
+    /// Where their events start.
+    pub(super) at: StartAt,
+    /// Whether their state begins with a snapshot.
+    pub(super) snapshot: SnapshotWish,
 }
 
 /// What `start` means in one partition.
@@ -51,27 +61,74 @@ pub(super) fn decode_start(
 impl Shard {
     /// Subscribes a new connection to all its channels: one feed per partition, because one SSE
     /// token covers all of them.
-    pub(super) fn subscribe_all(&mut self, conn: &mut Conn, names: &[String], start: &StartAt) {
-        for name in names {
-            let partition = self.hub.partition_of(name);
+    pub(super) fn subscribe_all(
+        &mut self,
+        conn: &mut Conn,
+        channels: &[ServedChannel],
+        start: &StreamStart,
+    ) {
+        for channel in channels {
+            let partition = self.hub.partition_of(&channel.name);
             // It was decoded once when the request was read.
-            let start =
-                decode_start(self.epoch, partition, start).unwrap_or(SubscriptionStart::Head);
-            if self.sub_of(conn, name).is_some() {
+            let at = decode_start(self.epoch, partition, &start.at)
+                .unwrap_or(SubscriptionStart::Head);
+            if self.is_subscribed(conn, &channel.name) {
                 continue;
             }
-            let sub = self.add_sub(conn, name, partition);
             let head = self.mirror(partition).head;
             if let Err(at) = conn.partition_offsets.binary_search_by_key(&partition, |(p, _)| *p) {
                 conn.partition_offsets.reserve_exact(1);
                 conn.partition_offsets.insert(at, (partition, head));
             }
-            match start {
+            self.add_channel(conn, channel, start.snapshot);
+            let Some(sub) = self.sub_of(conn, &channel.name, ListSource::Log) else { continue };
+            match at {
                 SubscriptionStart::Head => {}
                 SubscriptionStart::AfterGap { from, reason } => {
                     conn.add_start_gap(&from, conn.subs[sub].list, reason);
                 }
                 SubscriptionStart::Behind(start) => self.join_feed(conn, sub, start),
+            }
+        }
+    }
+
+    /// Adds the subscriptions to a channel: to its events, from the hub's head on, to its state, or
+    /// to both.
+    pub(super) fn add_channel(
+        &mut self,
+        conn: &mut Conn,
+        channel: &ServedChannel,
+        wish: SnapshotWish,
+    ) {
+        conn.channels += 1;
+        self.subscriptions += 1;
+        if channel.classes.has_stream() {
+            self.add_sub(conn, &channel.name, ListSource::Log);
+        }
+        if channel.classes.has_state() {
+            let sub = self.add_sub(conn, &channel.name, ListSource::State);
+            if wish == SnapshotWish::Send {
+                self.await_snapshot(conn, sub, SnapshotKind::First);
+            }
+        }
+    }
+
+    /// Removes the subscriptions to a channel, and the feed of its events if that has no other.
+    pub(super) fn remove_channel(&mut self, conn: &mut Conn, name: &str) {
+        conn.channels -= 1;
+        self.subscriptions -= 1;
+        for source in [ListSource::Log, ListSource::State] {
+            let Some(at) = self.sub_of(conn, name, source) else { continue };
+            let Subscription { list, mode, .. } = conn.subs[at];
+            if let Some(state) = &mut conn.state {
+                state.forget(list);
+            }
+            self.remove_sub(conn, at);
+            if let Mode::Behind(number) = mode
+                && !conn.subs.iter().any(|sub| sub.is_of(number))
+                && let Some(at) = conn.feed_index(number)
+            {
+                self.drop_feed(conn, at);
             }
         }
     }
@@ -89,30 +146,37 @@ impl Shard {
         conn.feeds.push(Box::new(feed));
     }
 
-    /// The index of a connection's subscription to this channel.
-    pub(super) fn sub_of(&self, conn: &Conn, name: &str) -> Option<usize> {
-        conn.subs.iter().position(|sub| *self.channels.list(sub.list).name == *name)
+    /// Whether a connection is subscribed to this channel.
+    pub(super) fn is_subscribed(&self, conn: &Conn, name: &str) -> bool {
+        conn.subs.iter().any(|sub| *self.channels.list(sub.list).name == *name)
+    }
+
+    /// The index of a connection's subscription to the events or the state of a channel.
+    pub(super) fn sub_of(&self, conn: &Conn, name: &str, source: ListSource) -> Option<usize> {
+        conn.subs.iter().position(|sub| {
+            let list = self.channels.list(sub.list);
+            list.source == source && *list.name == *name
+        })
     }
 
     /// Adds a subscription that follows from the hub's head, and returns its index.
-    pub(super) fn add_sub(&mut self, conn: &mut Conn, name: &str, partition: Partition) -> usize {
+    fn add_sub(&mut self, conn: &mut Conn, name: &str, source: ListSource) -> usize {
+        let partition = self.hub.partition_of(name);
         let at = conn.subs.len();
         let accounts = &conn.identity.accounts;
         let ListedAt { list, list_index } = self.channels.subscribe(
-            ListSelector { channel: name, partition, accounts },
+            ListSelector { channel: name, partition, accounts, source },
             ListSubscriber { slot: conn.id.slot, sub: at as u32 },
         );
         let mode = Mode::Following { cursor: self.channels.list(list).end() };
         conn.subs.reserve_exact(1);
         conn.subs.push(Subscription { list, list_index, mode });
-        self.subscriptions += 1;
         at
     }
 
     /// Removes a subscription.
     pub(super) fn remove_sub(&mut self, conn: &mut Conn, at: usize) {
         let sub = conn.subs.swap_remove(at);
-        self.subscriptions -= 1;
         let moved = self.channels.unsubscribe(sub.list, sub.list_index);
         // A connection is on a list once, so the one that moved is never this one.
         if let Some(moved) = moved
