@@ -380,6 +380,12 @@ impl EventType {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// Whether it is delivered to channels of this kind as this class, always or if a condition
+    /// holds.
+    pub fn is_delivered(&self, kind: &str, class: Class) -> bool {
+        self.channels.iter().any(|rule| rule.kind == kind && rule.classes.contains(&class))
+    }
+
     /// Whether its events skip the lanes: every channel is ephemeral and no operator keeps anything
     /// of them.
     pub fn is_ephemeral(&self) -> bool {

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::mirror::EntryRef;
-use crate::fanout::channel_hash::{BuildPassThrough, channel_hash, scoped_hash};
+use crate::fanout::channel_hash::{BuildPassThrough, channel_hash, scoped_hash, state_hash};
 use crate::fanout::identity::Accounts;
 use crate::fanout::segment::SegmentEntry;
 use crate::record::Partition;
@@ -20,10 +20,37 @@ const REFS_MIN: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fanout) struct ListId(pub(in crate::fanout) u32);
 
+/// Which records of a channel a list holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fanout) enum ListSource {
+    /// Its events.
+    Log,
+    /// The changes of its state that subscribers are given.
+    State,
+}
+
+impl ListSource {
+    /// The hash of a channel in lists of this source, as segments have it.
+    fn hash(self, channel: &str) -> u64 {
+        match self {
+            Self::Log => channel_hash(channel),
+            Self::State => state_hash(channel_hash(channel)),
+        }
+    }
+
+    fn has(self, entry: &SegmentEntry) -> bool {
+        match self {
+            Self::Log => !entry.is_state(),
+            Self::State => entry.is_state() && entry.is_shown(),
+        }
+    }
+}
+
 /// What a list holds: one channel, for one account or for all.
 #[derive(Clone, Copy)]
 pub(super) struct ListSelector<'a> {
     pub(super) channel: &'a str,
+    pub(super) source: ListSource,
     pub(super) partition: Partition,
     /// The accounts its subscriber may see. If it is one, the list holds that account's share.
     pub(super) accounts: &'a Accounts,
@@ -49,7 +76,8 @@ pub(in crate::fanout) struct ListSubscriber {
 pub(in crate::fanout) struct ChannelList {
     pub(super) partition: Partition,
     pub(super) name: Box<str>,
-    /// The hash of the name alone, to search segments by.
+    pub(super) source: ListSource,
+    /// The hash of name and source alone, to search segments by.
     pub(super) hash: u64,
     /// The one account, or `None` for all.
     account: Option<Box<str>>,
@@ -121,8 +149,13 @@ impl ChannelList {
         true
     }
 
+    /// Whether it is the list of an entry's channel and source, whatever the account.
+    pub(super) fn is_of(&self, entry: &SegmentEntry) -> bool {
+        self.source.has(entry) && *self.name == *entry.channel()
+    }
+
     fn matches(&self, entry: &SegmentEntry) -> bool {
-        *self.name == *entry.channel()
+        self.is_of(entry)
             && self.account.as_deref().is_none_or(|account| account == entry.account())
     }
 }
@@ -155,8 +188,9 @@ impl Channels {
         selector: ListSelector<'_>,
         subscriber: ListSubscriber,
     ) -> ListedAt {
-        let hash = channel_hash(selector.channel);
-        let account = match selector.accounts {
+        let ListSelector { channel, source, partition, accounts } = selector;
+        let hash = source.hash(channel);
+        let account = match accounts {
             Accounts::Only(only) if only.len() == 1 => Some(&*only[0]),
             _ => None,
         };
@@ -164,15 +198,17 @@ impl Channels {
         let mut at = self.index.get(&key).copied();
         while let Some(id) = at {
             let list = self.list_mut(id);
-            if *list.name == *selector.channel && list.account.as_deref() == account {
+            let same = *list.name == *channel && list.source == source;
+            if same && list.account.as_deref() == account {
                 list.subscribers.push(subscriber);
                 return ListedAt { list: id, list_index: (list.subscribers.len() - 1) as u32 };
             }
             at = list.next_in_bucket;
         }
         let list = ChannelList {
-            partition: selector.partition,
-            name: selector.channel.into(),
+            partition,
+            name: channel.into(),
+            source,
             hash,
             account: account.map(Into::into),
             key,

@@ -165,7 +165,7 @@ impl Shard {
         let at = conn.subs.len();
         let accounts = &conn.identity.accounts;
         let ListedAt { list, list_index } = self.channels.subscribe(
-            ListSelector { channel: name, partition, accounts, source },
+            ListSelector { channel: name, source, partition, accounts },
             ListSubscriber { slot: conn.id.slot, sub: at as u32 },
         );
         let mode = Mode::Following { cursor: self.channels.list(list).end() };
