@@ -7,6 +7,7 @@ mod browser;
 mod build_name;
 mod build_script;
 mod catalogues;
+mod channel_state;
 mod command_line;
 #[path = "../conformance/mod.rs"]
 mod conformance;

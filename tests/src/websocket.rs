@@ -124,6 +124,17 @@ impl WebSocketClient {
         Ok(None)
     }
 
+    /// The next frame of any kind as it came, or `None` if none came in time.
+    pub fn next_frame(&mut self, limit: Duration) -> Result<Option<Value>, ClientError> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(text) = self.read_text()? {
+                return Ok(Some(parse_frame(&text)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where each channel resumes: the position of its last whole event.
     pub fn positions(&self) -> &BTreeMap<String, String> {
         &self.positions
@@ -134,19 +145,21 @@ impl WebSocketClient {
         &self.gaps
     }
 
+    /// Reads a text until the time-out.
+    fn read_text(&mut self) -> Result<Option<String>, ClientError> {
+        match self.socket.read() {
+            Ok(Message::Text(text)) => Ok(Some(text.to_string())),
+            Ok(Message::Close(close)) => Err(ClientError::Cut(format!("closed: {close:?}"))),
+            Ok(_) => Ok(None),
+            Err(tungstenite::Error::Io(error)) if is_timeout(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads until the time-out. Events and gaps are kept, other frames returned.
     fn read_frame(&mut self) -> Result<Option<Value>, ClientError> {
-        let text = match self.socket.read() {
-            Ok(Message::Text(text)) => text,
-            Ok(Message::Close(close)) => {
-                return Err(ClientError::Cut(format!("closed: {close:?}")));
-            }
-            Ok(_) => return Ok(None),
-            Err(tungstenite::Error::Io(error)) if is_timeout(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let frame: Value = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("a frame that is not JSON ({error}): {text}"));
+        let Some(text) = self.read_text()? else { return Ok(None) };
+        let frame = parse_frame(&text);
         match frame["op"].as_str() {
             Some("event") => {
                 let event = ReceivedEvent::parse(&text, None);
@@ -161,6 +174,11 @@ impl WebSocketClient {
             _ => Ok(Some(frame)),
         }
     }
+}
+
+fn parse_frame(text: &str) -> Value {
+    serde_json::from_str(text)
+        .unwrap_or_else(|error| panic!("a frame that is not JSON ({error}): {text}"))
 }
 
 impl From<tungstenite::Error> for ClientError {

@@ -117,6 +117,7 @@ fn of_code(name: &str) -> Option<String> {
         "endpoints" => endpoints_table(),
         "parameters of /v1/ws" => properties("parameter", &parameters::of_websocket()),
         "parameters of /v1/sse" => properties("parameter", &parameters::of_stream()),
+        "parameters of /v1/channels/{channel}" => properties("parameter", &parameters::of_state()),
         "operations" => operations_table(),
         "frames" => {
             let rows = FrameName::ALL.map(|name| two(name.as_str().to_owned(), name.meaning()));
@@ -184,6 +185,7 @@ fn the_protocol_page_shows_every_table_of_the_code() {
         "endpoints",
         "parameters of /v1/ws",
         "parameters of /v1/sse",
+        "parameters of /v1/channels/{channel}",
         "operations",
         "frames",
         "gaps",

@@ -466,10 +466,13 @@ pub struct TailArgs {
     /// Where to start: latest, earliest, a position, or a time such as 2026-01-05T10:00:00Z
     #[arg(long, default_value = "latest", value_name = "WHERE")]
     pub from: String,
+    /// Begin with the state of the channels, an entry per line, and go on with its changes
+    #[arg(long)]
+    pub snapshot: bool,
     /// Print one JSON object per line, as when the output is not a terminal
     #[arg(long)]
     pub json: bool,
-    /// Stop after N events
+    /// Stop after N events or entries
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// Name of the user, where no token is required

@@ -69,7 +69,7 @@ pub async fn websocket(
         identity: Arc::new(dev_identity(&user)),
         channels: Vec::new(),
         start: StartAt::Latest,
-        snapshot: SnapshotWish::Send,
+        snapshot: SnapshotWish::Skip,
     };
     take_over(&request, Takeover { head: head.into_bytes(), open })
 }

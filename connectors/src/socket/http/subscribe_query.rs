@@ -128,8 +128,8 @@ impl SubscribeQuery {
     /// Whether the state of a stream's channels begins with a snapshot.
     pub(super) fn snapshot(&self) -> Result<SnapshotWish, ErrorResponse> {
         match self.snapshot.get() {
-            None | Some("true") => Ok(SnapshotWish::Send),
-            Some("false") => Ok(SnapshotWish::Skip),
+            Some("true") => Ok(SnapshotWish::Send),
+            None | Some("false") => Ok(SnapshotWish::Skip),
             Some(other) => {
                 let shown: String = other.chars().take(SHOWN_CHARS).collect();
                 let message = format!("snapshot=`{shown}`: give true or false");
@@ -246,9 +246,9 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_sent_unless_the_query_says_false() {
+    fn a_snapshot_is_sent_if_the_query_says_true() {
         let wish = |query| SubscribeQuery::of_stream(Some(query)).and_then(|read| read.snapshot());
-        assert_eq!(wish(""), Ok(SnapshotWish::Send));
+        assert_eq!(wish(""), Ok(SnapshotWish::Skip));
         assert_eq!(wish("snapshot=true"), Ok(SnapshotWish::Send));
         assert_eq!(wish("snapshot=false"), Ok(SnapshotWish::Skip));
         assert!(wish("snapshot=no").is_err_and(|error| error.message.contains("true or false")));

@@ -47,7 +47,7 @@ impl OneClient {
             identity: Arc::new(identity),
             channels: Vec::new(),
             start: StartAt::Latest,
-            snapshot: SnapshotWish::Send,
+            snapshot: SnapshotWish::Skip,
         };
         let takeover = Takeover { head: Vec::new(), open };
         event_loop.adopt(DetachedConnection { stream, read_ahead: Bytes::new(), takeover, permit });

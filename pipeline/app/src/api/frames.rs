@@ -49,7 +49,7 @@ pub fn client_frame(op: OpName) -> Option<Vec<Property>> {
             sometimes(
                 "snapshot",
                 json!({ "type": ["boolean", "null"] }),
-                "whether state begins with a snapshot; true if absent or null",
+                "whether to begin with the channel's state; false if absent or null",
             ),
             sometimes(
                 "filter",

@@ -43,7 +43,7 @@ pub fn of_stream() -> Vec<Property> {
     all.push(sometimes(
         "snapshot",
         json!({ "type": "boolean" }),
-        "whether state begins with a snapshot; true if absent",
+        "whether to begin with the channels' state; false if absent",
     ));
     all.extend(of_user());
     all

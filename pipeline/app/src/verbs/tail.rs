@@ -93,6 +93,9 @@ fn path_of(args: &TailArgs) -> String {
     escape(&args.from, &mut path);
     path.push_str("&user=");
     escape(&args.user, &mut path);
+    if args.snapshot {
+        path.push_str("&snapshot=true");
+    }
     path
 }
 
@@ -114,10 +117,12 @@ impl TailSession<'_> {
     fn show(&mut self, mut stream: impl BufRead) -> Result<StreamEnd, ProcessExit> {
         while let Some(block) = read_block(&mut stream) {
             if let (Some(event), Some(data)) = (block.event.as_deref(), &block.data) {
-                let line = if self.json { data.clone() } else { format_line(event, data) };
-                terminal::print_line(&line)?;
-                // A gap is shown and is no event.
-                self.shown += u64::from(event != "gap");
+                for line in lines_of(event, data) {
+                    let shown = if self.json { line.clone() } else { format_line(event, &line) };
+                    terminal::print_line(&shown)?;
+                    // A gap is shown and is no event.
+                    self.shown += u64::from(event != "gap");
+                }
             }
             // After printing: an event that was not printed must not be skipped by the resume.
             if block.id.is_some() {
@@ -129,6 +134,23 @@ impl TailSession<'_> {
         }
         Ok(StreamEnd::Lost)
     }
+}
+
+/// What a block has to show: itself, or each entry of a snapshot, with its channel.
+fn lines_of(event: &str, data: &str) -> Vec<String> {
+    if event != "snapshot" {
+        return vec![data.to_owned()];
+    }
+    let mut snapshot: Value = serde_json::from_str(data).unwrap_or_default();
+    let channel = snapshot["channel"].take();
+    let Value::Array(entries) = snapshot["state"].take() else { return Vec::new() };
+    let with_channel = |mut entry: Value| {
+        if let Value::Object(members) = &mut entry {
+            members.insert("channel".to_owned(), channel.clone());
+        }
+        entry.to_string()
+    };
+    entries.into_iter().map(with_channel).collect()
 }
 
 /// The next block; `None` when the stream ends. Comments are skipped.
@@ -183,7 +205,8 @@ fn format_line(event: &str, data: &str) -> String {
         none if none.is_empty() => event.to_owned(),
         given => given,
     };
-    let summary: String = summary_text(&value["data"], data).chars().take(TEXT_CHARS_MAX).collect();
+    let told = if value["value"].is_null() { &value["data"] } else { &value["value"] };
+    let summary: String = summary_text(told, data).chars().take(TEXT_CHARS_MAX).collect();
     format!("{time:12}  {lane:8}  {:24}  {event_type:22}  {summary}", text("channel"))
 }
 
@@ -232,6 +255,18 @@ mod tests {
     fn control_characters_of_events_are_replaced() {
         let line = format_line("x", "{\"type\":\"t\",\"data\":{\"text\":\"a\\u001b[2Jb\\nc\"}}");
         assert!(line.ends_with("a [2Jb c"), "{line:?}");
+    }
+
+    #[test]
+    fn a_snapshot_is_shown_entry_by_entry_with_its_channel() {
+        let data = r#"{"op":"snapshot","channel":"follows:a","last":true,"state":[
+            {"key":"k1","value":{"user_id":"b"}},{"key":"k2","value":{}}]}"#;
+        let lines = lines_of("snapshot", data);
+        assert_eq!(lines.len(), 2);
+        let first: Value = serde_json::from_str(&lines[0]).expect("an entry");
+        assert_eq!((&first["channel"], &first["key"]), (&"follows:a".into(), &"k1".into()));
+        assert!(format_line("snapshot", &lines[0]).ends_with("b"), "{}", lines[0]);
+        assert_eq!(lines_of("post.created", "{}"), ["{}"]);
     }
 
     #[test]

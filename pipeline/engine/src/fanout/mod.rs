@@ -28,6 +28,7 @@ mod unanswered;
 mod lookup_mailbox;
 mod messages;
 
+pub mod fold;
 pub mod hub;
 pub mod reader;
 

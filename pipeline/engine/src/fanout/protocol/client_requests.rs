@@ -157,8 +157,8 @@ fn decode_subscribe(object: &Map<String, Value>) -> Result<ClientOp, RequestErro
         }
     };
     let snapshot = match object.get("snapshot") {
-        None | Some(Value::Null | Value::Bool(true)) => SnapshotWish::Send,
-        Some(Value::Bool(false)) => SnapshotWish::Skip,
+        Some(Value::Bool(true)) => SnapshotWish::Send,
+        None | Some(Value::Null | Value::Bool(false)) => SnapshotWish::Skip,
         Some(_) => {
             let text = "`snapshot` must be true or false";
             return Err(RequestError::new(ErrorCode::InvalidMessage, text));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_snapshot_is_sent_unless_it_is_refused_by_false() {
+    fn the_snapshot_is_sent_if_it_is_asked_for() {
         let wish = |more: &str| {
             let text = format!(r#"{{"op":"subscribe","channel":"follows:a"{more}}}"#);
             match ClientRequest::decode(&text).op {
@@ -202,8 +202,8 @@ mod tests {
                 _ => panic!("a subscribe"),
             }
         };
-        assert_eq!(wish(""), SnapshotWish::Send);
-        assert_eq!(wish(r#","snapshot":null"#), SnapshotWish::Send);
+        assert_eq!(wish(""), SnapshotWish::Skip);
+        assert_eq!(wish(r#","snapshot":null"#), SnapshotWish::Skip);
         assert_eq!(wish(r#","snapshot":true"#), SnapshotWish::Send);
         assert_eq!(wish(r#","snapshot":false"#), SnapshotWish::Skip);
         let text = r#"{"op":"subscribe","channel":"follows:a","snapshot":"no"}"#;

@@ -290,13 +290,14 @@ pub enum StartAt {
     Token(Box<str>),
 }
 
-/// Whether a subscription to state begins with a snapshot.
+/// Whether a subscription begins with the state of its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SnapshotWish {
-    /// It does.
-    #[default]
+    /// It does, and goes on with the changes.
     Send,
-    /// Only changes are wanted.
+    /// It does not. A channel of both classes delivers its events alone, and one that has state
+    /// alone the changes from now on.
+    #[default]
     Skip,
 }
 

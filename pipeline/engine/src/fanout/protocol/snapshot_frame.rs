@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WebSocket  {"op":"snapshot","channel":…,"position":…,"reset":…,"last":…,"state":[entries]}
-//! SSE        event: snapshot, data: the same without `op` and `position`
+//! SSE        event: snapshot, data: the same without `position`
 //! ```
 //!
 //! `position` is where the channel's events continue. A block of SSE has none: until its first
@@ -78,9 +78,7 @@ impl SnapshotPage<'_> {
     fn head(self, framing: Framing) -> Vec<u8> {
         let mut json = Vec::with_capacity(160);
         json.push(b'{');
-        if framing == Framing::WebSocket {
-            put_member(&mut json, "op", FrameName::Snapshot.as_str());
-        }
+        put_member(&mut json, "op", FrameName::Snapshot.as_str());
         put_member(&mut json, "channel", self.channel);
         if framing == Framing::WebSocket {
             put_member(&mut json, "position", self.position);
@@ -148,7 +146,7 @@ mod tests {
     fn a_page_is_one_block_without_a_position_and_may_be_empty() {
         let block = String::from_utf8(page(Framing::Sse, None)).unwrap();
         let expected = concat!(
-            "event: snapshot\ndata: {\"channel\":\"follows:ann\",\"reset\":false,",
+            "event: snapshot\ndata: {\"op\":\"snapshot\",\"channel\":\"follows:ann\",\"reset\":false,",
             "\"last\":true,\"state\":[]}\n\n"
         );
         assert_eq!(block, expected);

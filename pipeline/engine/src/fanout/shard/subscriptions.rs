@@ -12,7 +12,7 @@ use crate::fanout::messages::FeedStart;
 use crate::fanout::offsets::PartitionOffsets;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::protocol::native::{ErrorCode, RequestError, SnapshotWish, StartAt};
-use crate::fanout::protocol::served_channel::ServedChannel;
+use crate::fanout::protocol::served_channel::{ServedChannel, ServedClasses};
 use crate::fanout::protocol::snapshot_frame::SnapshotKind;
 use crate::record::Partition;
 
@@ -93,21 +93,22 @@ impl Shard {
     }
 
     /// Adds the subscriptions to a channel: to its events, from the hub's head on, to its state, or
-    /// to both.
+    /// to both if its state is wanted.
     pub(super) fn add_channel(
         &mut self,
         conn: &mut Conn,
         channel: &ServedChannel,
         wish: SnapshotWish,
     ) {
+        use SnapshotWish::Send;
         conn.channels += 1;
         self.subscriptions += 1;
         if channel.classes.has_stream() {
             self.add_sub(conn, &channel.name, ListSource::Log);
         }
-        if channel.classes.has_state() {
+        if channel.classes == ServedClasses::State || channel.classes.has_state() && wish == Send {
             let sub = self.add_sub(conn, &channel.name, ListSource::State);
-            if wish == SnapshotWish::Send {
+            if wish == Send {
                 self.await_snapshot(conn, sub, SnapshotKind::First);
             }
         }
