@@ -31,7 +31,7 @@ fn post(server: &Server, events: &[Value]) {
 fn follow(event_type: &str, followee: &str, id: &str) -> Value {
     json!({
         "event_id": id, "event_type": event_type, "account_id": "demo",
-        "data": { "follower_id": "ann", "followee_id": followee },
+        "data": { "user_id": "ann", "target_id": followee },
     })
 }
 
@@ -117,7 +117,7 @@ fn every_transport_tells_the_same_state_and_its_changes_also_after_a_kill() {
     let mut server = Server::start(&[]);
     let name = |n: usize| format!("u{n:03}");
     let follows: Vec<Value> = (0..FOLLOWED)
-        .map(|n| follow("follow.created", &name(n), &format!("f{n}")))
+        .map(|n| follow("user.followed", &name(n), &format!("f{n}")))
         .collect();
     post(&server, &follows);
     let channel = "follows:ann";
@@ -136,8 +136,8 @@ fn every_transport_tells_the_same_state_and_its_changes_also_after_a_kill() {
     assert_eq!(by_stream, first);
     assert_eq!(tailed(&server, channel, FOLLOWED), first);
 
-    post(&server, &[follow("follow.removed", &name(7), "g7")]);
-    post(&server, &[follow("follow.created", "zoe", "g8")]);
+    post(&server, &[follow("user.unfollowed", &name(7), "g7")]);
+    post(&server, &[follow("user.followed", "zoe", "g8")]);
     let gone = |state: &State| !state.keys().any(|key| key.contains(&name(7)));
     let deadline = Instant::now() + LIMIT;
     while !(gone(&by_websocket) && by_websocket.keys().any(|key| key.contains("zoe"))) {
@@ -164,8 +164,8 @@ fn a_channel_of_both_classes_gives_its_events_alone_unless_a_snapshot_is_asked_f
     let server = Server::start(&[]);
     let campaign = |id: &str, name: &str| {
         json!({
-            "event_id": id, "event_type": "campaign.updated", "account_id": "demo",
-            "data": { "campaign_id": "c1", "name": name },
+            "event_id": id, "event_type": "campaign.paused", "account_id": "demo",
+            "data": { "campaign_id": "c1", "campaign_name": name },
         })
     };
     let mut plain = WebSocketClient::connect(server.addr(), "ann", None).unwrap();
@@ -194,7 +194,7 @@ fn a_channel_of_both_classes_gives_its_events_alone_unless_a_snapshot_is_asked_f
     }
     let kinds: Vec<&str> = seen.iter().filter_map(|frame| frame["op"].as_str()).collect();
     assert_eq!(kinds, ["welcome", "ok", "snapshot", "event"], "{seen:#?}");
-    assert_eq!(seen[2]["state"][0]["value"]["name"], "one");
+    assert_eq!(seen[2]["state"][0]["value"]["campaign_name"], "one");
     assert_eq!((&seen[3]["event_id"], &seen[3]["key"]), (&json!("e2"), &json!("c1")));
     assert!(seen[3]["position"].is_string(), "an event of the stream has its position");
 }

@@ -56,7 +56,6 @@ pub struct Hub {
     /// Counts the sweepers so far: a new one knows none of the requests to the one before.
     sweeper_generation: AtomicU64,
     pub(super) lookups: LookupMailbox,
-    pub(super) snapshots: super::fold::request::SnapshotMailbox,
     pub(super) unanswered: UnansweredPartitions,
     warm: AtomicBool,
     /// What is wrong with the topics, while it may pass.
@@ -150,7 +149,6 @@ impl Hub {
             sweeper_wake: Mutex::default(),
             sweeper_generation: AtomicU64::new(0),
             lookups: LookupMailbox::default(),
-            snapshots: super::fold::request::SnapshotMailbox::default(),
             unanswered: UnansweredPartitions::default(),
             warm: AtomicBool::new(false),
             problem: Mutex::default(),

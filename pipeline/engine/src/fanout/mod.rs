@@ -28,7 +28,6 @@ mod unanswered;
 mod lookup_mailbox;
 mod messages;
 
-pub mod fold;
 pub mod hub;
 pub mod reader;
 

@@ -1,3 +1,0 @@
-//! Stub.
-pub mod request;
-pub mod snapshot;
