@@ -14,3 +14,4 @@ pub(super) mod framing;
 pub(super) mod server_messages;
 
 pub(super) mod event_frame;
+pub(super) mod snapshot_frame;
