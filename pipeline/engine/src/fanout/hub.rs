@@ -9,8 +9,8 @@
 //! were created again, or the log lost records that the hub had read, so that its offsets mean
 //! other records. Every shard then announces a gap to the connections concerned.
 //!
-//! The hub also carries the messages between shards, sweeper and lookup worker, in bounded queues.
-//! It never reads the log itself.
+//! The hub also carries the messages between shards, sweeper, lookup worker and fold, in bounded
+//! queues. It never reads the log itself.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,9 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tidewire_schemas::partition::partition_for;
 
 use super::config::FanoutConfig;
+use super::fold::request::{SnapshotAnswer, SnapshotMailbox, SnapshotRequest};
+use super::identity::Accounts;
 use super::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
 use super::messages::{HubUpdate, RingUpdate, SnapshotReply, SweepReply, SweepRequest};
-use super::offsets::PartitionOffsets;
+use super::offsets::{PartitionOffsets, token};
 use super::segment::{Segment, SegmentSpec};
 use super::topics_check::{self, TopicsState};
 use super::totals::FanoutTotals;
@@ -56,8 +58,10 @@ pub struct Hub {
     /// Counts the sweepers so far: a new one knows none of the requests to the one before.
     sweeper_generation: AtomicU64,
     pub(super) lookups: LookupMailbox,
+    pub(super) snapshots: SnapshotMailbox,
     pub(super) unanswered: UnansweredPartitions,
     warm: AtomicBool,
+    fold_warm: AtomicBool,
     /// What is wrong with the topics, while it may pass.
     problem: Mutex<Option<String>>,
     /// Whether the hub reader has a reason to believe that the topics were created again.
@@ -149,8 +153,10 @@ impl Hub {
             sweeper_wake: Mutex::default(),
             sweeper_generation: AtomicU64::new(0),
             lookups: LookupMailbox::default(),
+            snapshots: SnapshotMailbox::default(),
             unanswered: UnansweredPartitions::default(),
             warm: AtomicBool::new(false),
+            fold_warm: AtomicBool::new(false),
             problem: Mutex::default(),
             suspects_topics: AtomicBool::new(false),
         }))
@@ -164,6 +170,25 @@ impl Hub {
     /// Whether the rings have reached the ends that the topics had at start.
     pub fn warm(&self) -> bool {
         self.warm.load(Ordering::Acquire)
+    }
+
+    /// Whether the fold has reached the ends that the state topic had at start.
+    pub fn fold_warm(&self) -> bool {
+        self.fold_warm.load(Ordering::Acquire)
+    }
+
+    /// Asks for the state of a channel, as far as `accounts` may see it. `answer` is called once,
+    /// on another thread, and must not wait. `false` if too many requests wait, or if the state is
+    /// not read at present.
+    pub fn ask_snapshot(
+        &self,
+        channel: &str,
+        accounts: Accounts,
+        answer: Box<dyn FnOnce(SnapshotAnswer) + Send>,
+    ) -> bool {
+        let partition = self.partition_of(channel);
+        let request = SnapshotRequest { channel: channel.into(), partition, accounts, answer };
+        self.snapshots.ask(request).is_ok()
     }
 
     /// What is wrong with the output topics, while it may pass. New connections are refused
@@ -216,6 +241,10 @@ impl Hub {
         self.warm.store(true, Ordering::Release);
     }
 
+    pub(super) fn set_fold_warm(&self) {
+        self.fold_warm.store(true, Ordering::Release);
+    }
+
     pub(super) fn epoch(&self) -> u32 {
         *self.read_epoch()
     }
@@ -262,6 +291,12 @@ impl Hub {
     /// The partition of a channel's outputs.
     pub(super) fn partition_of(&self, channel: &str) -> Partition {
         Partition(partition_for(channel.as_bytes(), self.partitions()))
+    }
+
+    /// The position of what a channel's subscribers are delivered next.
+    pub fn position_of(&self, channel: &str) -> String {
+        let partition = self.partition_of(channel);
+        token(self.epoch(), partition, &self.head(partition).unwrap_or_default())
     }
 
     pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {

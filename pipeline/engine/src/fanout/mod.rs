@@ -6,6 +6,7 @@
 //! the frames that a connection is due into the caller's buffer. Records older than the rings are
 //! read from the log by one [`catchup::sweeper::Sweeper`], once for all connections that need them.
 //! Blocking questions to the log are answered by one [`catchup::lookup_worker::LookupWorker`].
+//! The newest state of every channel is kept by one fold, which makes the snapshots of state.
 //!
 //! A slow connection never delays another one: it falls behind the ring and catches up from the
 //! log. Nothing here reads a clock, and nothing writes to the log.
@@ -30,6 +31,8 @@ mod messages;
 
 pub mod hub;
 pub mod reader;
+
+pub mod fold;
 
 pub mod shard;
 

@@ -95,7 +95,8 @@ impl SegmentEntry {
                 let event = EventView::decode(value)?;
                 let kind = channel.split(':').next().unwrap_or_default();
                 let event_type = catalogue.resolve(event.event_type);
-                !event_type.is_some_and(|of| of.is_delivered(kind, Class::Stream))
+                let is = |class| event_type.is_some_and(|of| of.is_delivered(kind, class));
+                !(is(Class::Stream) && is(Class::State))
             }
             None => true,
         };
@@ -144,7 +145,7 @@ impl SegmentEntry {
     }
 
     /// Whether subscribers are given it. A change of state is not shown if its type is delivered to
-    /// this kind of channel as a stream too: they are given the event of the stream.
+    /// this kind of channel both as stream and as state: they are given the event of the stream.
     pub(super) fn is_shown(&self) -> bool {
         self.is_shown
     }

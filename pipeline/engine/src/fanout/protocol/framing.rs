@@ -64,7 +64,7 @@ pub(in crate::fanout) fn put_comment(out: &mut Vec<u8>) {
 }
 
 /// Appends a JSON string.
-pub(super) fn put_json_text(out: &mut Vec<u8>, text: &str) {
+pub(in crate::fanout) fn put_json_text(out: &mut Vec<u8>, text: &str) {
     let quoted = serde_json::to_string(text).expect("text is always JSON");
     put_json(out, &quoted);
 }
@@ -73,7 +73,7 @@ pub(super) fn put_json_text(out: &mut Vec<u8>, text: &str) {
 ///
 /// LF and CR stand between tokens only and become spaces. U+2028, U+2029 and U+0085 stand in
 /// strings only and become escapes: some clients split lines there.
-pub(super) fn put_json(out: &mut Vec<u8>, json: &str) {
+pub(in crate::fanout) fn put_json(out: &mut Vec<u8>, json: &str) {
     let mut rest = json.as_bytes();
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r' | 0xc2 | 0xe2)) {
         out.extend_from_slice(&rest[..at]);
