@@ -229,7 +229,7 @@ fn provoke_errors(recorded: &mut Recorded) {
         (r#"{"op":"subscribe","id":1,"channel":"nothing:a"}"#, "invalid_channel"),
         (r#"{"op":"subscribe","channel":"posts:b","from":"yesterday"}"#, "invalid_position"),
         (r#"{"op":"subscribe","channel":"posts:b","filter":"n == 1"}"#, "invalid_filter"),
-        (r#"{"op":"subscribe","channel":"engagement:p"}"#, "not_found"),
+        (r#"{"op":"subscribe","channel":"feed:ann"}"#, "not_found"),
         (r#"{"op":"history","id":"h"}"#, "not_found"),
     ] {
         recorded.socket.send(message);

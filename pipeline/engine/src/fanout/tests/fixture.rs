@@ -19,7 +19,7 @@ use super::super::hub::Hub;
 use super::super::identity::{Accounts, Identity, Roles};
 use super::super::offsets::PartitionOffsets;
 use super::super::out_buffer::OutBuffer;
-use super::super::protocol::native::StartAt;
+use super::super::protocol::native::{SnapshotWish, StartAt};
 use super::super::reader::HubReader;
 use super::super::shard::{Close, ConnId, ConnectionMemory, Filled, Framing, OpenRequest, Shard};
 use super::client::{ServerFrame, cut_of, read_frames};
@@ -301,6 +301,7 @@ impl ClientConnection {
             identity: Arc::clone(identity),
             channels: Vec::new(),
             start: StartAt::Latest,
+            snapshot: SnapshotWish::Skip,
         };
         let conn = fixture.gateways[gateway].shard.open(open).unwrap();
         Self { gateway, conn, framing: Framing::WebSocket, bytes: Vec::new(), requests: 0 }
@@ -312,9 +313,13 @@ impl ClientConnection {
         channels: &[String],
         start: StartAt,
     ) -> Self {
-        let identity = identity(Accounts::All);
-        let open =
-            OpenRequest { framing: Framing::Sse, identity, channels: channels.to_vec(), start };
+        let open = OpenRequest {
+            framing: Framing::Sse,
+            identity: identity(Accounts::All),
+            channels: channels.to_vec(),
+            start,
+            snapshot: SnapshotWish::Skip,
+        };
         let conn = fixture.gateways[gateway].shard.open(open).unwrap();
         Self { gateway, conn, framing: Framing::Sse, bytes: Vec::new(), requests: 0 }
     }

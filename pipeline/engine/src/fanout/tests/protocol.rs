@@ -65,8 +65,8 @@ fn every_request_is_answered_with_its_result_or_an_error() {
         json!({"code": "not_found", "id": 2}),
     );
     check(
-        &subscribe("engagement:p1", "latest"),
-        json!({"code": "not_found", "message": "...state channels are not served yet"}),
+        &subscribe("feed:p1", "latest"),
+        json!({"code": "not_found", "message": "...derived channels are not served yet"}),
     );
 }
 
