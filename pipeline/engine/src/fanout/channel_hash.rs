@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Tells the hash of a channel's state from that of its stream: any odd-looking number does.
+/// Tells the hash of a channel's state from that of its events. Any number but 0 does.
 const STATE_MASK: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The hash of a channel's name.

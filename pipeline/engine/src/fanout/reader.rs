@@ -1,9 +1,13 @@
 //! The hub reader: follows the end of the output topics, all partitions, and fills the rings.
 //!
-//! Within a partition number the urgent topic is read first, the state topic last. The order of reading is the hub's
-//! order, the same for every connection that follows. A value that is no event is counted and
-//! skipped, never a reason to stop. If retention removes records before they are read, the ring is
-//! emptied and its followers find the gap through the log.
+//! Within a partition number the urgent topic is read first and the state topic last. The order of
+//! reading is the hub's order, the same for every connection that follows. A value that is no event
+//! is counted and skipped, never a reason to stop. If retention removes records before they are
+//! read, the ring is emptied and its followers find the gap through the log; of the state topic's
+//! records the log is not asked, so there is no gap.
+//!
+//! The first reader starts a little before the log's end, but at the end of the state topic: older
+//! changes are in the snapshot that a subscription to state begins with.
 //!
 //! A reader that replaces a failed one continues where that one published last, so no record is
 //! missing from the rings and none is in them twice. If the topics were created again, or the log
@@ -151,8 +155,9 @@ impl HubReader {
         }
         let taken = entries.len().max(1);
         self.partitions[partition.0 as usize].at = at;
-        let epoch = self.hub.epoch();
-        self.hub.publish(SegmentSpec { seq: 0, partition, before, after: at, epoch, entries });
+        let (epoch, catalogue) = (self.hub.epoch(), self.hub.config().catalogue);
+        let spec = SegmentSpec { seq: 0, partition, before, after: at, epoch, catalogue, entries };
+        self.hub.publish(spec);
         Ok(taken)
     }
 
@@ -196,7 +201,7 @@ impl HubReader {
     ) -> Result<PartitionOffsets, LogError> {
         self.taken.clear();
         let partition_reader = &mut self.partitions[partition.0 as usize];
-        // Records of the other topic from this turn are read again: its offset has not moved.
+        // Records of the other topics from this turn are read again: their offsets have not moved.
         for (t, slot) in partition_reader.slots.into_iter().enumerate() {
             let to = if t == topic { to } else { partition_reader.at.0[t] };
             self.reader.seek(slot, Offset(to))?;
@@ -254,7 +259,6 @@ fn open_partition(
         let tp = hub.topic_partition(topic, partition);
         let bounds = log.bounds(&tp, Isolation::Committed)?;
         at.0[topic] = match start {
-            // State begins with a snapshot, so older changes of it are of no use.
             ReaderStart::Warm if topic == STATE_TOPIC => bounds.end.0,
             ReaderStart::Warm => {
                 bounds.end.0.saturating_sub(hub.config().warmup_records).max(bounds.start.0)

@@ -7,12 +7,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tidewire_schemas::catalogue::{Catalogue, Class};
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{DecodeError, EventView};
 
 use super::channel_hash::{channel_hash, scoped_hash, state_hash};
 use super::offsets::{PartitionOffsets, STATE_TOPIC, token};
-use super::protocol::event_frame::EventFrame;
+use super::protocol::event_frame::{EventFrame, FrameContent};
 use super::protocol::framing::Framing;
 use super::totals::FanoutTotals;
 use crate::record::{Body, Partition, Record};
@@ -95,8 +95,7 @@ impl SegmentEntry {
                 let event = EventView::decode(value)?;
                 let kind = channel.split(':').next().unwrap_or_default();
                 let event_type = catalogue.resolve(event.event_type);
-                let is = |class| event_type.is_some_and(|of| of.is_delivered(kind, class));
-                !(is(Class::Stream) && is(Class::State))
+                !event_type.is_some_and(|of| of.is_state_streamed(kind))
             }
             None => true,
         };
@@ -144,8 +143,8 @@ impl SegmentEntry {
         self.is_state() && self.body.value().is_none()
     }
 
-    /// Whether subscribers are given it. A change of state is not shown if its type is delivered to
-    /// this kind of channel both as stream and as state: they are given the event of the stream.
+    /// Whether subscribers are given it. A change of state is not shown if the catalogue makes it
+    /// an event of the channel's stream as well: they are given that.
     pub(super) fn is_shown(&self) -> bool {
         self.is_shown
     }
@@ -189,6 +188,7 @@ pub(super) struct Segment {
     /// Per entry [`scoped_hash`] of that.
     pub(super) scoped: Box<[u64]>,
     epoch: u32,
+    catalogue: &'static Catalogue,
     record_bytes: usize,
     frame_bytes: AtomicUsize,
     /// Bytes that end with this segment: its records and small frames.
@@ -203,12 +203,14 @@ pub(super) struct SegmentSpec {
     pub(super) before: PartitionOffsets,
     pub(super) after: PartitionOffsets,
     pub(super) epoch: u32,
+    /// It says which events of a stream are the newest of a state too.
+    pub(super) catalogue: &'static Catalogue,
     pub(super) entries: Vec<SegmentEntry>,
 }
 
 impl Segment {
     pub(super) fn new(spec: SegmentSpec, totals: &Arc<FanoutTotals>) -> Self {
-        let SegmentSpec { seq, partition, before, after, epoch, entries } = spec;
+        let SegmentSpec { seq, partition, before, after, epoch, catalogue, entries } = spec;
         let channels: Box<[u64]> = entries.iter().map(SegmentEntry::list_hash).collect();
         let scoped = entries.iter().zip(&channels).map(|(e, hash)| scoped_hash(*hash, e.account()));
         let record_bytes =
@@ -223,6 +225,7 @@ impl Segment {
             channels,
             entries: entries.into(),
             epoch,
+            catalogue,
             record_bytes,
             frame_bytes: AtomicUsize::new(EVICTED_MARK),
             held_bytes: AtomicUsize::new(record_bytes),
@@ -238,11 +241,18 @@ impl Segment {
 
     #[cold]
     fn encode(&self, entry: &SegmentEntry, framing: Framing) -> EventFrame {
-        let value = entry.body.value().unwrap_or_default();
-        let event = EventView::decode(value).expect("an entry is only made of an event");
-        let token = token(self.epoch, self.partition, &entry.after);
-        let frame = EventFrame::encode(framing, &event, entry.channel(), &token);
-        let frame = frame.shared(&self.totals);
+        let event = entry.body.value().map(|value| {
+            EventView::decode(value).expect("an entry is only made of an event or a tombstone")
+        });
+        let channel = entry.channel();
+        let streamed = event.filter(|_| !entry.is_state()).and_then(|event| {
+            self.catalogue.resolve(event.event_type)?.state_key_in(channel, &event)
+        });
+        let state_key = streamed.as_deref().or(entry.state_key());
+        let content = FrameContent { channel, state_key, account: entry.account(), event };
+        // State is not resumed: it begins with another snapshot.
+        let token = (!entry.is_state()).then(|| token(self.epoch, self.partition, &entry.after));
+        let frame = EventFrame::encode(framing, &content, token.as_deref()).shared(&self.totals);
         self.totals.encodes.fetch_add(1, Ordering::Relaxed);
         self.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);
         self.totals.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);

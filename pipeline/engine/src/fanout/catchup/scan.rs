@@ -301,6 +301,7 @@ impl CatchUpScan {
                 before,
                 after: self.at,
                 epoch: with.epoch,
+                catalogue: with.hub.config().catalogue,
                 entries,
             },
             with.hub.totals(),

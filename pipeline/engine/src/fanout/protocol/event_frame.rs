@@ -1,4 +1,4 @@
-//! Encodes an event as a frame, once per framing and shared by all its subscribers.
+//! Encodes an event or a tombstone as a frame, once per framing and shared by all its subscribers.
 //!
 //! A frame keeps the byte range of its position token. A connection whose offsets differ from the
 //! hub's (it is catching up, or its token covers several partitions) gets the same bytes with
@@ -23,7 +23,24 @@ enum FrameBytes {
     Large(Arc<SharedFrame>),
 }
 
-/// An encoded event.
+/// What a frame says.
+pub(in crate::fanout) struct FrameContent<'a> {
+    pub(in crate::fanout) channel: &'a str,
+    /// Which entry of the channel's state it replaces or deletes.
+    pub(in crate::fanout) state_key: Option<&'a str>,
+    pub(in crate::fanout) account: &'a str,
+    /// `None`: the entry is deleted.
+    pub(in crate::fanout) event: Option<EventView<'a>>,
+}
+
+impl FrameContent<'_> {
+    /// The `event:` of its block in an SSE stream.
+    fn event_name(&self) -> &str {
+        self.event.map_or(FrameName::Deleted.in_stream(), |event| event.event_type)
+    }
+}
+
+/// An encoded event or tombstone.
 #[derive(Debug)]
 pub(in crate::fanout) struct EventFrame {
     bytes: FrameBytes,
@@ -34,23 +51,26 @@ pub(in crate::fanout) struct EventFrame {
 }
 
 impl EventFrame {
-    /// Encodes an event of `channel` with the position `token`.
+    /// Encodes a frame with the position `token`, if it has one.
     pub(in crate::fanout) fn encode(
         framing: Framing,
-        event: &EventView<'_>,
-        channel: &str,
-        token: &str,
+        content: &FrameContent<'_>,
+        token: Option<&str>,
     ) -> Self {
-        let mut payload = Vec::with_capacity(256 + event.data.len());
+        let data_len = content.event.map_or(0, |event| event.data.len());
+        let mut payload = Vec::with_capacity(256 + data_len);
         let token_at = match framing {
-            Framing::WebSocket => put_event_object(&mut payload, event, channel, Some(token)),
+            Framing::WebSocket => put_content(&mut payload, content, Some(token)),
             Framing::Sse => {
-                payload.extend_from_slice(b"id: ");
-                payload.extend_from_slice(token.as_bytes());
-                payload.extend_from_slice(b"\nevent: ");
-                put_one_line(&mut payload, event.event_type);
+                if let Some(token) = token {
+                    payload.extend_from_slice(b"id: ");
+                    payload.extend_from_slice(token.as_bytes());
+                    payload.push(b'\n');
+                }
+                payload.extend_from_slice(b"event: ");
+                put_one_line(&mut payload, content.event_name());
                 payload.extend_from_slice(b"\ndata: ");
-                put_event_object(&mut payload, event, channel, None);
+                put_content(&mut payload, content, None);
                 payload.extend_from_slice(b"\n\n");
                 4
             }
@@ -64,7 +84,7 @@ impl EventFrame {
         Self {
             bytes: FrameBytes::Small(bytes.into()),
             token_at: (header_len + token_at) as u32,
-            token_len: token.len() as u32,
+            token_len: token.map_or(0, str::len) as u32,
             header_len: header_len as u8,
         }
     }
@@ -128,29 +148,41 @@ impl EventFrame {
     }
 }
 
-/// Writes the event as an object and returns where its token begins.
-fn put_event_object(
+/// Writes the content as an object and returns where its token begins. A WebSocket's frame names
+/// its `op` and has the token, if there is one.
+fn put_content(
     out: &mut Vec<u8>,
-    event: &EventView<'_>,
-    channel: &str,
-    token: Option<&str>,
+    content: &FrameContent<'_>,
+    websocket: Option<Option<&str>>,
 ) -> usize {
+    out.push(b'{');
+    let Some(event) = &content.event else {
+        put_field(out, "op", FrameName::Deleted.as_str());
+        put_field(out, "channel", content.channel);
+        put_field(out, "key", content.state_key.unwrap_or_default());
+        put_field(out, "account_id", content.account);
+        out.pop();
+        out.push(b'}');
+        return 0;
+    };
     let mut time = String::with_capacity(24);
     format_rfc3339(event.timestamp_ms, &mut time);
-    out.push(b'{');
-    if token.is_some() {
+    if websocket.is_some() {
         put_field(out, "op", FrameName::Event.as_str());
     }
-    put_field(out, "channel", channel);
+    put_field(out, "channel", content.channel);
+    if let Some(key) = content.state_key {
+        put_field(out, "key", key);
+    }
     put_field(out, "type", event.event_type);
     put_field(out, "event_id", event.event_id);
-    put_field(out, "account_id", event.account_id);
+    put_field(out, "account_id", content.account);
     put_field(out, "timestamp", &time);
     out.extend_from_slice(b"\"priority\":");
     out.push(b'0' + event.priority.number());
     out.push(b',');
     let mut token_at = 0;
-    if let Some(token) = token {
+    if let Some(token) = websocket.flatten() {
         out.extend_from_slice(b"\"position\":\"");
         token_at = out.len();
         out.extend_from_slice(token.as_bytes());

@@ -316,3 +316,93 @@ impl Channels {
         self.lists.iter().enumerate().filter_map(mine).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::offsets::PartitionOffsets;
+    use crate::record::{Body, Millis, Offset, Record};
+    use tidewire_schemas::Priority;
+    use tidewire_schemas::catalogue::Catalogue;
+    use tidewire_schemas::event::Event;
+
+    fn record(key: &str, event_type: Option<&str>) -> Record {
+        let event = event_type.map(|event_type| Event {
+            event_id: "e".to_owned(),
+            event_type: event_type.to_owned(),
+            account_id: "a1".to_owned(),
+            timestamp_ms: 0,
+            correlation_id: "c".to_owned(),
+            priority: Priority::Normal,
+            key: "k".to_owned(),
+            source: None,
+            alias: None,
+            data: "{}".to_owned(),
+        });
+        let value = event.map(|event| event.encode());
+        let body = Body::new(Some(key.as_bytes()), value.as_deref(), &[]);
+        Record { offset: Offset(0), timestamp: Millis(0), body }
+    }
+
+    /// An entry of the log, and entries of state: shown, shown in the stream, and a tombstone.
+    fn entries() -> [SegmentEntry; 4] {
+        let state = |event_type| {
+            let record = record("campaigns:a1\0a1\0c1", event_type);
+            SegmentEntry::state(record, PartitionOffsets::default(), Catalogue::builtin()).unwrap()
+        };
+        let log = record("campaigns:a1", Some("campaign.launched"));
+        [
+            SegmentEntry::new(1, log, PartitionOffsets::default()).unwrap(),
+            state(Some("conversation.created")),
+            state(Some("campaign.launched")),
+            state(None),
+        ]
+    }
+
+    #[test]
+    fn the_lists_of_a_channels_events_and_of_its_state_are_two() {
+        for accounts in [Accounts::All, Accounts::Only(vec!["a1".into()])] {
+            let mut channels = Channels::default();
+            let subscriber = ListSubscriber { slot: 0, sub: 0 };
+            let [log, state] = [ListSource::Log, ListSource::State].map(|source| {
+                let (partition, accounts) = (Partition(0), &accounts);
+                let selector =
+                    ListSelector { channel: "campaigns:a1", source, partition, accounts };
+                let listed = channels.subscribe(selector, subscriber);
+                assert_eq!(channels.subscribe(selector, subscriber).list, listed.list);
+                listed.list
+            });
+            assert_eq!(channels.len(), 2);
+            let expected = [Some(log), Some(state), None, Some(state)];
+            for (entry, expected) in entries().iter().zip(expected) {
+                let key = |list| channels.list(list).key;
+                let found = [log, state].map(|list| channels.find(key(list), entry));
+                assert_eq!(found, [log, state].map(|list| expected.filter(|of| *of == list)));
+            }
+        }
+    }
+
+    #[test]
+    fn lists_under_one_key_are_told_apart_by_their_source() {
+        let mut channels = Channels::default();
+        let [log, state] = [ListSource::Log, ListSource::State].map(|source| {
+            let list = ChannelList {
+                partition: Partition(0),
+                name: "campaigns:a1".into(),
+                source,
+                hash: 7,
+                account: None,
+                key: 7,
+                refs: VecDeque::new(),
+                base: 0,
+                trim_threshold: REFS_MIN,
+                subscribers: Vec::new(),
+                next_in_bucket: None,
+                touched: false,
+            };
+            channels.insert(list)
+        });
+        let found = entries().each_ref().map(|entry| channels.find(7, entry));
+        assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
+    }
+}
