@@ -319,12 +319,16 @@ impl Channels {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::fanout::offsets::PartitionOffsets;
-    use crate::record::{Body, Millis, Offset, Record};
+    use std::sync::Arc;
+
     use tidewire_schemas::Priority;
     use tidewire_schemas::catalogue::Catalogue;
     use tidewire_schemas::event::Event;
+
+    use super::*;
+    use crate::fanout::offsets::PartitionOffsets;
+    use crate::fanout::segment::{Segment, SegmentSpec};
+    use crate::record::{Body, Millis, Offset, Record};
 
     fn record(key: &str, event_type: Option<&str>) -> Record {
         let event = event_type.map(|event_type| Event {
@@ -345,18 +349,28 @@ mod tests {
     }
 
     /// An entry of the log, and entries of state: shown, shown in the stream, and a tombstone.
-    fn entries() -> [SegmentEntry; 4] {
+    fn segment() -> Segment {
         let state = |event_type| {
             let record = record("campaigns:a1\0a1\0c1", event_type);
             SegmentEntry::state(record, PartitionOffsets::default(), Catalogue::builtin()).unwrap()
         };
         let log = record("campaigns:a1", Some("campaign.launched"));
-        [
+        let entries = vec![
             SegmentEntry::new(1, log, PartitionOffsets::default()).unwrap(),
             state(Some("conversation.created")),
             state(Some("campaign.launched")),
             state(None),
-        ]
+        ];
+        let spec = SegmentSpec {
+            seq: 0,
+            partition: Partition(0),
+            before: PartitionOffsets::default(),
+            after: PartitionOffsets::default(),
+            epoch: 0,
+            catalogue: Catalogue::builtin(),
+            entries,
+        };
+        Segment::new(spec, &Arc::default())
     }
 
     #[test]
@@ -373,12 +387,14 @@ mod tests {
                 listed.list
             });
             assert_eq!(channels.len(), 2);
-            let expected = [Some(log), Some(state), None, Some(state)];
-            for (entry, expected) in entries().iter().zip(expected) {
-                let key = |list| channels.list(list).key;
-                let found = [log, state].map(|list| channels.find(key(list), entry));
-                assert_eq!(found, [log, state].map(|list| expected.filter(|of| *of == list)));
-            }
+            let segment = segment();
+            let keys = match accounts {
+                Accounts::All => &segment.channels,
+                Accounts::Only(_) => &segment.scoped,
+            };
+            let entries = segment.entries.iter().zip(keys);
+            let found: Vec<_> = entries.map(|(entry, key)| channels.find(*key, entry)).collect();
+            assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
         }
     }
 
@@ -402,7 +418,8 @@ mod tests {
             };
             channels.insert(list)
         });
-        let found = entries().each_ref().map(|entry| channels.find(7, entry));
+        let segment = segment();
+        let found: Vec<_> = segment.entries.iter().map(|entry| channels.find(7, entry)).collect();
         assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
     }
 }

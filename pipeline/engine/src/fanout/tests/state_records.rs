@@ -232,13 +232,20 @@ fn a_position_does_not_name_the_state_and_one_that_does_is_read_as_if_it_did_not
 fn a_stream_is_sent_no_position_because_the_state_has_moved() {
     let mut fixture = fixture();
     let channels = [CAMPAIGNS.to_owned(), "posts:b".to_owned()];
-    let mut stream = ClientConnection::stream(&mut fixture, 0, &channels, StartAt::Latest);
-    stream.read_all(&mut fixture);
+    fixture.append_state([CAMPAIGNS, "a1", "c1"], None);
+    fixture.settle();
+    let mut first = ClientConnection::stream(&mut fixture, 0, &channels, StartAt::Latest);
+    let [ServerFrame::Id(position)] = &first.read_all(&mut fixture)[..] else { panic!("an id") };
+    let start = StartAt::Token(position.as_str().into());
+    let mut resumed = ClientConnection::stream(&mut fixture, 0, &channels, start);
+    resumed.read_all(&mut fixture);
     for _ in 0..40 {
         fixture.append_state([CAMPAIGNS, "a1", "c1"], Some(&launched()));
         fixture.settle();
         fixture.pass_time(15_000);
-        assert_eq!(stream.read(&mut fixture), [], "ten minutes without an event");
+        for stream in [&mut first, &mut resumed] {
+            assert_eq!(stream.read(&mut fixture), [], "ten minutes without an event");
+        }
     }
 }
 
