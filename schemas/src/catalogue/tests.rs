@@ -6,6 +6,7 @@
 mod compare;
 mod own;
 mod routes;
+mod state;
 
 use super::*;
 use crate::Priority;

@@ -8,9 +8,17 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+/// Tells the hash of a channel's state from that of its events. Any number but 0 does.
+const STATE_MASK: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The hash of a channel's name.
 pub(super) fn channel_hash(channel: &str) -> u64 {
     xxh3_64(channel.as_bytes())
+}
+
+/// The hash of the state of a channel, from the channel's hash.
+pub(super) fn state_hash(channel: u64) -> u64 {
+    channel ^ STATE_MASK
 }
 
 /// The hash of one account's share of a channel, from the channel's hash.

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::offsets::SERVED_TOPICS;
+use super::offsets::LOG_TOPICS;
 use crate::port::{Bounds, Wake};
 use crate::record::{Millis, Offset, Partition};
 
@@ -29,9 +29,9 @@ pub(super) struct Lookup {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LookupAnswer {
     /// The stable bounds.
-    pub(super) bounds: [Bounds; SERVED_TOPICS],
+    pub(super) bounds: [Bounds; LOG_TOPICS],
     /// The first offset at or after the time; the end if there is none.
-    pub(super) at_time: [Offset; SERVED_TOPICS],
+    pub(super) at_time: [Offset; LOG_TOPICS],
 }
 
 /// Lookups that wait for the worker, and answers that wait for the sweeper.
@@ -128,7 +128,7 @@ mod tests {
 
     fn answer() -> LookupAnswer {
         let bounds = Bounds { start: Offset(0), end: Offset(0) };
-        LookupAnswer { bounds: [bounds; SERVED_TOPICS], at_time: [Offset(0); SERVED_TOPICS] }
+        LookupAnswer { bounds: [bounds; LOG_TOPICS], at_time: [Offset(0); LOG_TOPICS] }
     }
 
     #[test]

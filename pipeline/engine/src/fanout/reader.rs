@@ -1,9 +1,13 @@
 //! The hub reader: follows the end of the output topics, all partitions, and fills the rings.
 //!
-//! Within a partition number the urgent topic is read first. The order of reading is the hub's
-//! order, the same for every connection that follows. A value that is no event is counted and
-//! skipped, never a reason to stop. If retention removes records before they are read, the ring is
-//! emptied and its followers find the gap through the log.
+//! Within a partition number the urgent topic is read first and the state topic last. The order of
+//! reading is the hub's order, the same for every connection that follows. A value that is no event
+//! is counted and skipped, never a reason to stop. If retention removes records before they are
+//! read, the ring is emptied and its followers find the gap through the log; of the state topic's
+//! records the log is not asked, so there is no gap.
+//!
+//! The first reader starts a little before the log's end, but at the end of the state topic: older
+//! changes are in the snapshot that a subscription to state begins with.
 //!
 //! A reader that replaces a failed one continues where that one published last, so no record is
 //! missing from the rings and none is in them twice. If the topics were created again, or the log
@@ -14,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hub::Hub;
-use super::offsets::{PartitionOffsets, SERVED_TOPICS};
+use super::offsets::{PartitionOffsets, STATE_TOPIC, TOPICS};
 use super::segment::{SegmentEntry, SegmentSpec};
 use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot};
 use crate::record::{Offset, Partition, Record};
@@ -30,9 +34,9 @@ pub struct HubReader {
     encodes_reported: u64,
 }
 
-/// One partition number, read from the served topics.
+/// One partition number, read from all output topics.
 struct PartitionReader {
-    slots: [ReaderSlot; SERVED_TOPICS],
+    slots: [ReaderSlot; TOPICS],
     at: PartitionOffsets,
     /// The topics' ends at start: the partition is warm once it is read up to here.
     warm_at: PartitionOffsets,
@@ -117,7 +121,7 @@ impl HubReader {
         let mut at = before;
         let mut entries = Vec::new();
         let mut passed = 0;
-        for topic in 0..SERVED_TOPICS {
+        for topic in 0..TOPICS {
             match self.take_topic(partition, topic) {
                 Ok(()) => {}
                 Err(LogError::OutOfRange { asked, start, end, .. }) => {
@@ -130,7 +134,11 @@ impl HubReader {
             }
             for record in self.taken.drain(..) {
                 at.0[topic] = record.offset.next().0;
-                match SegmentEntry::new(topic, record, at) {
+                let entry = match topic {
+                    STATE_TOPIC => SegmentEntry::state(record, at, self.hub.config().catalogue),
+                    _ => SegmentEntry::new(topic, record, at),
+                };
+                match entry {
                     Ok(entry) => entries.push(entry),
                     Err(_) => passed += 1,
                 }
@@ -147,8 +155,9 @@ impl HubReader {
         }
         let taken = entries.len().max(1);
         self.partitions[partition.0 as usize].at = at;
-        let epoch = self.hub.epoch();
-        self.hub.publish(SegmentSpec { seq: 0, partition, before, after: at, epoch, entries });
+        let (epoch, catalogue) = (self.hub.epoch(), self.hub.config().catalogue);
+        let spec = SegmentSpec { seq: 0, partition, before, after: at, epoch, catalogue, entries };
+        self.hub.publish(spec);
         Ok(taken)
     }
 
@@ -192,7 +201,7 @@ impl HubReader {
     ) -> Result<PartitionOffsets, LogError> {
         self.taken.clear();
         let partition_reader = &mut self.partitions[partition.0 as usize];
-        // Records of the other topic from this turn are read again: its offset has not moved.
+        // Records of the other topics from this turn are read again: their offsets have not moved.
         for (t, slot) in partition_reader.slots.into_iter().enumerate() {
             let to = if t == topic { to } else { partition_reader.at.0[t] };
             self.reader.seek(slot, Offset(to))?;
@@ -244,12 +253,13 @@ fn open_partition(
     let PartitionToOpen { log, hub, partition } = of;
     let mut at = PartitionOffsets::default();
     let mut warm_at = PartitionOffsets::default();
-    let mut slots = [ReaderSlot(0); SERVED_TOPICS];
+    let mut slots = [ReaderSlot(0); TOPICS];
     let (mut is_lost, mut is_beyond) = (false, false);
     for (topic, slot) in slots.iter_mut().enumerate() {
         let tp = hub.topic_partition(topic, partition);
         let bounds = log.bounds(&tp, Isolation::Committed)?;
         at.0[topic] = match start {
+            ReaderStart::Warm if topic == STATE_TOPIC => bounds.end.0,
             ReaderStart::Warm => {
                 bounds.end.0.saturating_sub(hub.config().warmup_records).max(bounds.start.0)
             }

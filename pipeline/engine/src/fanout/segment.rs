@@ -7,11 +7,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{DecodeError, EventView};
 
-use super::channel_hash::{channel_hash, scoped_hash};
-use super::offsets::{PartitionOffsets, token};
-use super::protocol::event_frame::EventFrame;
+use super::channel_hash::{channel_hash, scoped_hash, state_hash};
+use super::offsets::{PartitionOffsets, STATE_TOPIC, token};
+use super::protocol::event_frame::{EventFrame, FrameContent};
 use super::protocol::framing::Framing;
 use super::totals::FanoutTotals;
 use crate::record::{Body, Partition, Record};
@@ -20,11 +21,17 @@ use crate::record::{Body, Partition, Record};
 /// counted in the ring's bytes.
 const EVICTED_MARK: usize = usize::MAX / 2;
 
-/// One event for one channel.
+/// Between the channel, the account and the state key in the key of a record of state.
+const STATE_KEY_SEPARATOR: char = '\0';
+
+/// One event for one channel, or one change of a channel's state.
 #[derive(Debug)]
 pub(super) struct SegmentEntry {
     /// Which output topic.
     pub(super) topic: u8,
+    is_shown: bool,
+    /// Bytes of the channel's name, which the record's key begins with.
+    channel_len: u32,
     /// Its offset there.
     pub(super) offset: u64,
     /// The reader's offsets right after it.
@@ -37,7 +44,7 @@ pub(super) struct SegmentEntry {
 }
 
 impl SegmentEntry {
-    /// The entry of a record. Fails if the value is no event or the key is no text.
+    /// The entry of a record of a log topic. Fails if the value is no event or the key is no text.
     pub(super) fn new(
         topic: usize,
         record: Record,
@@ -45,7 +52,9 @@ impl SegmentEntry {
     ) -> Result<Self, DecodeError> {
         let body = record.body;
         let damaged = DecodeError::Damaged { at: 0 };
-        std::str::from_utf8(body.key().ok_or(damaged)?).map_err(|_| damaged)?;
+        let key = body.key().ok_or(damaged)?;
+        std::str::from_utf8(key).map_err(|_| damaged)?;
+        let channel_len = key.len();
         let event = EventView::decode(body.value().ok_or(damaged)?)?;
         let base = body.as_bytes().as_ptr().addr();
         let account_len = event.account_id.len();
@@ -55,6 +64,8 @@ impl SegmentEntry {
         }
         Ok(Self {
             topic: topic as u8,
+            is_shown: true,
+            channel_len: channel_len as u32,
             offset: record.offset.0,
             after,
             account_at: account_at as u32,
@@ -64,9 +75,48 @@ impl SegmentEntry {
         })
     }
 
+    /// The entry of a record of the state topic. Fails if the key is no text of three parts, or if
+    /// there is a value that is no event.
+    pub(super) fn state(
+        record: Record,
+        after: PartitionOffsets,
+        catalogue: &Catalogue,
+    ) -> Result<Self, DecodeError> {
+        let body = record.body;
+        let damaged = DecodeError::Damaged { at: 0 };
+        let key = std::str::from_utf8(body.key().ok_or(damaged)?).map_err(|_| damaged)?;
+        let (channel, rest) = key.split_once(STATE_KEY_SEPARATOR).ok_or(damaged)?;
+        let (account, _) = rest.split_once(STATE_KEY_SEPARATOR).ok_or(damaged)?;
+        if account.is_empty() {
+            return Err(damaged);
+        }
+        let is_shown = match body.value() {
+            Some(value) => {
+                let event = EventView::decode(value)?;
+                let kind = channel.split(':').next().unwrap_or_default();
+                let event_type = catalogue.resolve(event.event_type);
+                !event_type.is_some_and(|of| of.is_state_streamed(kind))
+            }
+            None => true,
+        };
+        let account_at = account.as_ptr().addr() - body.as_bytes().as_ptr().addr();
+        Ok(Self {
+            topic: STATE_TOPIC as u8,
+            is_shown,
+            channel_len: channel.len() as u32,
+            offset: record.offset.0,
+            after,
+            account_at: account_at as u32,
+            account_len: account.len() as u32,
+            body,
+            frames: [OnceLock::new(), OnceLock::new()],
+        })
+    }
+
     /// The channel's name.
     pub(super) fn channel(&self) -> &str {
-        self.body.key().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default()
+        let key = self.body.key().and_then(|key| key.get(..self.channel_len as usize));
+        key.and_then(|channel| std::str::from_utf8(channel).ok()).unwrap_or_default()
     }
 
     /// The account the record belongs to.
@@ -74,6 +124,41 @@ impl SegmentEntry {
         let from = self.account_at as usize;
         let bytes = &self.body.as_bytes()[from..from + self.account_len as usize];
         std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Whether it is a change of the channel's state.
+    pub(super) fn is_state(&self) -> bool {
+        usize::from(self.topic) == STATE_TOPIC
+    }
+
+    /// Which value of the channel's state it changes; `None` if it is no change of state.
+    pub(super) fn state_key(&self) -> Option<&str> {
+        let from = self.channel_len as usize + self.account_len as usize + 2;
+        let key = self.is_state().then(|| self.body.key()?.get(from..)).flatten();
+        key.and_then(|key| std::str::from_utf8(key).ok())
+    }
+
+    /// Whether it removes a value of the channel's state.
+    pub(super) fn is_tombstone(&self) -> bool {
+        self.is_state() && self.body.value().is_none()
+    }
+
+    /// Whether subscribers are given it. A change of state is not shown if the catalogue makes it
+    /// an event of the channel's stream as well: they are given that.
+    pub(super) fn is_shown(&self) -> bool {
+        self.is_shown
+    }
+
+    /// The event's id; empty for a tombstone.
+    pub(super) fn event_id(&self) -> &str {
+        let event = self.body.value().and_then(|value| EventView::decode(value).ok());
+        event.map_or("", |event| event.event_id)
+    }
+
+    /// The hash of its channel, in lists of its kind: [`channel_hash`], or [`state_hash`] of it.
+    fn list_hash(&self) -> u64 {
+        let hash = channel_hash(self.channel());
+        if self.is_state() { state_hash(hash) } else { hash }
     }
 
     /// The reader's offsets right before it.
@@ -97,11 +182,13 @@ pub(super) struct Segment {
     /// The reader's offsets at the end, after records that it skipped too.
     pub(super) after: PartitionOffsets,
     pub(super) entries: Box<[SegmentEntry]>,
-    /// Per entry [`channel_hash`].
+    /// Per entry the hash of its channel, in lists of its kind: [`channel_hash`], or [`state_hash`]
+    /// of it.
     pub(super) channels: Box<[u64]>,
-    /// Per entry [`scoped_hash`].
+    /// Per entry [`scoped_hash`] of that.
     pub(super) scoped: Box<[u64]>,
     epoch: u32,
+    catalogue: &'static Catalogue,
     record_bytes: usize,
     frame_bytes: AtomicUsize,
     /// Bytes that end with this segment: its records and small frames.
@@ -116,13 +203,15 @@ pub(super) struct SegmentSpec {
     pub(super) before: PartitionOffsets,
     pub(super) after: PartitionOffsets,
     pub(super) epoch: u32,
+    /// It says which events of a stream are the newest of a state too.
+    pub(super) catalogue: &'static Catalogue,
     pub(super) entries: Vec<SegmentEntry>,
 }
 
 impl Segment {
     pub(super) fn new(spec: SegmentSpec, totals: &Arc<FanoutTotals>) -> Self {
-        let SegmentSpec { seq, partition, before, after, epoch, entries } = spec;
-        let channels: Box<[u64]> = entries.iter().map(|e| channel_hash(e.channel())).collect();
+        let SegmentSpec { seq, partition, before, after, epoch, catalogue, entries } = spec;
+        let channels: Box<[u64]> = entries.iter().map(SegmentEntry::list_hash).collect();
         let scoped = entries.iter().zip(&channels).map(|(e, hash)| scoped_hash(*hash, e.account()));
         let record_bytes =
             entries.iter().map(SegmentEntry::size).sum::<usize>() + size_of::<Self>();
@@ -136,6 +225,7 @@ impl Segment {
             channels,
             entries: entries.into(),
             epoch,
+            catalogue,
             record_bytes,
             frame_bytes: AtomicUsize::new(EVICTED_MARK),
             held_bytes: AtomicUsize::new(record_bytes),
@@ -151,11 +241,17 @@ impl Segment {
 
     #[cold]
     fn encode(&self, entry: &SegmentEntry, framing: Framing) -> EventFrame {
-        let value = entry.body.value().unwrap_or_default();
-        let event = EventView::decode(value).expect("an entry is only made of an event");
+        let event = entry.body.value().map(|value| {
+            EventView::decode(value).expect("an entry is only made of an event or a tombstone")
+        });
+        let channel = entry.channel();
+        let streamed = event.filter(|_| !entry.is_state()).and_then(|event| {
+            self.catalogue.resolve(event.event_type)?.state_key_in(channel, &event)
+        });
+        let state_key = streamed.as_deref().or(entry.state_key());
+        let content = FrameContent { channel, state_key, account: entry.account(), event };
         let token = token(self.epoch, self.partition, &entry.after);
-        let frame = EventFrame::encode(framing, &event, entry.channel(), &token);
-        let frame = frame.shared(&self.totals);
+        let frame = EventFrame::encode(framing, &content, &token).shared(&self.totals);
         self.totals.encodes.fetch_add(1, Ordering::Relaxed);
         self.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);
         self.totals.held_bytes.fetch_add(frame.segment_bytes(), Ordering::Relaxed);

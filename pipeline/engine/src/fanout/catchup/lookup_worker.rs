@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::retry_wait::RetryWait;
 use crate::fanout::hub::Hub;
 use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer};
-use crate::fanout::offsets::SERVED_TOPICS;
+use crate::fanout::offsets::LOG_TOPICS;
 use crate::fanout::topics_check::{self, TopicsState};
 use crate::fanout::unanswered::UnansweredCall;
 use crate::port::{Bounds, Cause, Isolation, Log, LogError, Reader};
@@ -184,9 +184,9 @@ impl LookupWorker {
     }
 
     fn look_up(&self, lookup: Lookup) -> Result<LookupAnswer, FailedLookup> {
-        let mut bounds = [Bounds { start: Offset(0), end: Offset(0) }; SERVED_TOPICS];
-        let mut at_time = [Offset(0); SERVED_TOPICS];
-        for topic in 0..SERVED_TOPICS {
+        let mut bounds = [Bounds { start: Offset(0), end: Offset(0) }; LOG_TOPICS];
+        let mut at_time = [Offset(0); LOG_TOPICS];
+        for topic in 0..LOG_TOPICS {
             let at = self.hub.topic_partition(topic, lookup.partition);
             let failed = |error| FailedLookup { at: at.clone(), error };
             bounds[topic] = self.log.bounds(&at, Isolation::Committed).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! One sweep: reads a partition's served topics up to the ring's floor.
+//! One sweep: reads a partition's log topics up to the ring's floor.
 //!
 //! It serves every feed that joined before it passed the feed's offsets. A step reads one bounded
 //! chunk of one topic, urgent first, keeps only the records that some member wants, and sends each
@@ -17,7 +17,7 @@ use super::retry_wait::RetryWait;
 use crate::fanout::channel_hash::{BuildPassThrough, channel_hash};
 use crate::fanout::hub::Hub;
 use crate::fanout::messages::{FeedKey, FeedUpdate, LostSpan};
-use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
+use crate::fanout::offsets::{LOG_TOPICS, PartitionOffsets};
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::{Segment, SegmentEntry, SegmentSpec};
 use crate::fanout::unanswered::UnansweredCall;
@@ -57,7 +57,7 @@ pub(super) struct ScanContext<'a> {
 pub(super) struct CatchUpScan {
     key: ScanKey,
     at: PartitionOffsets,
-    slots: [Option<ReaderSlot>; SERVED_TOPICS],
+    slots: [Option<ReaderSlot>; LOG_TOPICS],
     members: BTreeSet<FeedKey>,
     /// Members by the hash of a channel they want.
     index: HashMap<u64, BTreeSet<FeedKey>, BuildPassThrough>,
@@ -74,7 +74,7 @@ impl CatchUpScan {
         Self {
             key,
             at,
-            slots: [None; SERVED_TOPICS],
+            slots: [None; LOG_TOPICS],
             members: BTreeSet::new(),
             index: HashMap::default(),
             stalled: false,
@@ -168,7 +168,7 @@ impl CatchUpScan {
     /// The topic to read next; `None` at the ring's floor.
     fn unfinished_topic(&self, hub: &Hub) -> Option<usize> {
         let floor = hub.floor(self.key.partition);
-        (0..SERVED_TOPICS).find(|topic| self.at.0[*topic] < floor.0[*topic])
+        (0..LOG_TOPICS).find(|topic| self.at.0[*topic] < floor.0[*topic])
     }
 
     fn try_step(&mut self, with: &mut ScanContext<'_>) -> Result<ScanStep, LogError> {
@@ -301,6 +301,7 @@ impl CatchUpScan {
                 before,
                 after: self.at,
                 epoch: with.epoch,
+                catalogue: with.hub.config().catalogue,
                 entries,
             },
             with.hub.totals(),

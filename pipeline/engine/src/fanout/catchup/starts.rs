@@ -14,7 +14,7 @@ use std::ops::Bound;
 
 use crate::fanout::lookup_mailbox::{Lookup, LookupAnswer, LookupMailbox};
 use crate::fanout::messages::{FeedKey, FeedRequest, FeedStart, LostSpan};
-use crate::fanout::offsets::{PartitionOffsets, SERVED_TOPICS};
+use crate::fanout::offsets::{LOG_TOPICS, PartitionOffsets, STATE_TOPIC};
 use crate::fanout::protocol::names::GapReason;
 use crate::record::{Millis, MonotonicMillis, Partition};
 
@@ -259,12 +259,12 @@ fn decide(request: &FeedRequest, answer: &LookupAnswer) -> StartDecision {
     let mut offsets = PartitionOffsets::default();
     let mut end = PartitionOffsets::default();
     let (mut is_lost, mut is_beyond) = (false, false);
-    for topic in 0..SERVED_TOPICS {
+    for topic in 0..LOG_TOPICS {
         let bounds = &answer.bounds[topic];
         end.0[topic] = bounds.end.0;
         let next = match request.start {
             FeedStart::At(asked) => {
-                offsets.0[2] = asked.0[2];
+                offsets.0[STATE_TOPIC] = asked.0[STATE_TOPIC];
                 let asked = asked.0[topic];
                 is_beyond |= asked > bounds.end.0;
                 is_lost |= asked < bounds.start.0;
@@ -312,7 +312,7 @@ mod tests {
     fn answer_all(mailbox: &LookupMailbox) {
         let bounds = Bounds { start: Offset(0), end: Offset(9) };
         let answer =
-            LookupAnswer { bounds: [bounds; SERVED_TOPICS], at_time: [Offset(5); SERVED_TOPICS] };
+            LookupAnswer { bounds: [bounds; LOG_TOPICS], at_time: [Offset(5); LOG_TOPICS] };
         while let Some(lookup) = mailbox.first_of(|_| true) {
             mailbox.answer(lookup, answer);
         }

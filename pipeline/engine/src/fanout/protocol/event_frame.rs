@@ -1,4 +1,4 @@
-//! Encodes an event as a frame, once per framing and shared by all its subscribers.
+//! Encodes an event or a tombstone as a frame, once per framing and shared by all its subscribers.
 //!
 //! A frame keeps the byte range of its position token. A connection whose offsets differ from the
 //! hub's (it is catching up, or its token covers several partitions) gets the same bytes with
@@ -10,7 +10,7 @@ use tidewire_schemas::event::EventView;
 use tidewire_schemas::time::format_rfc3339;
 
 use super::framing::{Framing, put_header, put_json, put_json_text, put_one_line};
-use super::names::FrameName;
+use super::names::{DELETED, FrameName};
 use crate::fanout::out_buffer::{OutBuffer, REFERENCE_MIN_BYTES, SharedFrame};
 use crate::fanout::totals::FanoutTotals;
 
@@ -23,7 +23,17 @@ enum FrameBytes {
     Large(Arc<SharedFrame>),
 }
 
-/// An encoded event.
+/// What a frame says.
+pub(in crate::fanout) struct FrameContent<'a> {
+    pub(in crate::fanout) channel: &'a str,
+    /// Which entry of the channel's state it replaces or deletes.
+    pub(in crate::fanout) state_key: Option<&'a str>,
+    pub(in crate::fanout) account: &'a str,
+    /// `None`: the entry is deleted.
+    pub(in crate::fanout) event: Option<EventView<'a>>,
+}
+
+/// An encoded event or tombstone.
 #[derive(Debug)]
 pub(in crate::fanout) struct EventFrame {
     bytes: FrameBytes,
@@ -34,23 +44,23 @@ pub(in crate::fanout) struct EventFrame {
 }
 
 impl EventFrame {
-    /// Encodes an event of `channel` with the position `token`.
+    /// Encodes a frame with the position `token`.
     pub(in crate::fanout) fn encode(
         framing: Framing,
-        event: &EventView<'_>,
-        channel: &str,
+        content: &FrameContent<'_>,
         token: &str,
     ) -> Self {
-        let mut payload = Vec::with_capacity(256 + event.data.len());
+        let data_len = content.event.map_or(0, |event| event.data.len());
+        let mut payload = Vec::with_capacity(256 + data_len);
         let token_at = match framing {
-            Framing::WebSocket => put_event_object(&mut payload, event, channel, Some(token)),
+            Framing::WebSocket => put_content(&mut payload, content, Some(token)),
             Framing::Sse => {
                 payload.extend_from_slice(b"id: ");
                 payload.extend_from_slice(token.as_bytes());
                 payload.extend_from_slice(b"\nevent: ");
-                put_one_line(&mut payload, event.event_type);
+                put_one_line(&mut payload, content.event.map_or(DELETED, |event| event.event_type));
                 payload.extend_from_slice(b"\ndata: ");
-                put_event_object(&mut payload, event, channel, None);
+                put_content(&mut payload, content, None);
                 payload.extend_from_slice(b"\n\n");
                 4
             }
@@ -128,38 +138,48 @@ impl EventFrame {
     }
 }
 
-/// Writes the event as an object and returns where its token begins.
-fn put_event_object(
-    out: &mut Vec<u8>,
-    event: &EventView<'_>,
-    channel: &str,
-    token: Option<&str>,
-) -> usize {
-    let mut time = String::with_capacity(24);
-    format_rfc3339(event.timestamp_ms, &mut time);
+/// Writes the content as an object and returns where its token begins.
+fn put_content(out: &mut Vec<u8>, content: &FrameContent<'_>, token: Option<&str>) -> usize {
     out.push(b'{');
     if token.is_some() {
         put_field(out, "op", FrameName::Event.as_str());
     }
-    put_field(out, "channel", channel);
+    put_field(out, "channel", content.channel);
+    if let Some(key) = content.state_key {
+        put_field(out, "key", key);
+    }
+    let Some(event) = &content.event else {
+        put_field(out, "account_id", content.account);
+        out.extend_from_slice(b"\"deleted\":true,");
+        let token_at = put_position(out, token);
+        out.pop();
+        out.push(b'}');
+        return token_at;
+    };
+    let mut time = String::with_capacity(24);
+    format_rfc3339(event.timestamp_ms, &mut time);
     put_field(out, "type", event.event_type);
     put_field(out, "event_id", event.event_id);
-    put_field(out, "account_id", event.account_id);
+    put_field(out, "account_id", content.account);
     put_field(out, "timestamp", &time);
     out.extend_from_slice(b"\"priority\":");
     out.push(b'0' + event.priority.number());
     out.push(b',');
-    let mut token_at = 0;
-    if let Some(token) = token {
-        out.extend_from_slice(b"\"position\":\"");
-        token_at = out.len();
-        out.extend_from_slice(token.as_bytes());
-        out.extend_from_slice(b"\",");
-    }
+    let token_at = put_position(out, token);
     put_field(out, "correlation_id", event.correlation_id);
     out.extend_from_slice(b"\"data\":");
     put_json(out, event.data);
     out.push(b'}');
+    token_at
+}
+
+/// Writes the position of a WebSocket's frame and a comma. Returns where its token begins.
+fn put_position(out: &mut Vec<u8>, token: Option<&str>) -> usize {
+    let Some(token) = token else { return 0 };
+    out.extend_from_slice(b"\"position\":\"");
+    let token_at = out.len();
+    out.extend_from_slice(token.as_bytes());
+    out.extend_from_slice(b"\",");
     token_at
 }
 

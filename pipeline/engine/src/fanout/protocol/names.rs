@@ -45,6 +45,10 @@ impl GapReason {
     }
 }
 
+/// The `event:` of the block that says that an entry of a channel's state is deleted, in an SSE
+/// stream. Other changes have the event's type there.
+pub const DELETED: &str = "deleted";
+
 /// What a client may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpName {

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::mirror::EntryRef;
-use crate::fanout::channel_hash::{BuildPassThrough, channel_hash, scoped_hash};
+use crate::fanout::channel_hash::{BuildPassThrough, channel_hash, scoped_hash, state_hash};
 use crate::fanout::identity::Accounts;
 use crate::fanout::segment::SegmentEntry;
 use crate::record::Partition;
@@ -20,10 +20,37 @@ const REFS_MIN: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fanout) struct ListId(pub(in crate::fanout) u32);
 
+/// Which records of a channel a list holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fanout) enum ListSource {
+    /// Its events.
+    Log,
+    /// The changes of its state that subscribers are given.
+    State,
+}
+
+impl ListSource {
+    /// The hash of a channel in lists of this source, as segments have it.
+    fn hash(self, channel: &str) -> u64 {
+        match self {
+            Self::Log => channel_hash(channel),
+            Self::State => state_hash(channel_hash(channel)),
+        }
+    }
+
+    fn has(self, entry: &SegmentEntry) -> bool {
+        match self {
+            Self::Log => !entry.is_state(),
+            Self::State => entry.is_state() && entry.is_shown(),
+        }
+    }
+}
+
 /// What a list holds: one channel, for one account or for all.
 #[derive(Clone, Copy)]
 pub(super) struct ListSelector<'a> {
     pub(super) channel: &'a str,
+    pub(super) source: ListSource,
     pub(super) partition: Partition,
     /// The accounts its subscriber may see. If it is one, the list holds that account's share.
     pub(super) accounts: &'a Accounts,
@@ -49,7 +76,8 @@ pub(in crate::fanout) struct ListSubscriber {
 pub(in crate::fanout) struct ChannelList {
     pub(super) partition: Partition,
     pub(super) name: Box<str>,
-    /// The hash of the name alone, to search segments by.
+    pub(super) source: ListSource,
+    /// The hash of name and source alone, to search segments by.
     pub(super) hash: u64,
     /// The one account, or `None` for all.
     account: Option<Box<str>>,
@@ -121,8 +149,13 @@ impl ChannelList {
         true
     }
 
+    /// Whether it is the list of an entry's channel and source, whatever the account.
+    pub(super) fn is_of(&self, entry: &SegmentEntry) -> bool {
+        self.source.has(entry) && *self.name == *entry.channel()
+    }
+
     fn matches(&self, entry: &SegmentEntry) -> bool {
-        *self.name == *entry.channel()
+        self.is_of(entry)
             && self.account.as_deref().is_none_or(|account| account == entry.account())
     }
 }
@@ -155,8 +188,9 @@ impl Channels {
         selector: ListSelector<'_>,
         subscriber: ListSubscriber,
     ) -> ListedAt {
-        let hash = channel_hash(selector.channel);
-        let account = match selector.accounts {
+        let ListSelector { channel, source, partition, accounts } = selector;
+        let hash = source.hash(channel);
+        let account = match accounts {
             Accounts::Only(only) if only.len() == 1 => Some(&*only[0]),
             _ => None,
         };
@@ -164,15 +198,17 @@ impl Channels {
         let mut at = self.index.get(&key).copied();
         while let Some(id) = at {
             let list = self.list_mut(id);
-            if *list.name == *selector.channel && list.account.as_deref() == account {
+            let same = *list.name == *channel && list.source == source;
+            if same && list.account.as_deref() == account {
                 list.subscribers.push(subscriber);
                 return ListedAt { list: id, list_index: (list.subscribers.len() - 1) as u32 };
             }
             at = list.next_in_bucket;
         }
         let list = ChannelList {
-            partition: selector.partition,
-            name: selector.channel.into(),
+            partition,
+            name: channel.into(),
+            source,
             hash,
             account: account.map(Into::into),
             key,
@@ -278,5 +314,112 @@ impl Channels {
                 .then_some(ListId(id as u32))
         };
         self.lists.iter().enumerate().filter_map(mine).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidewire_schemas::Priority;
+    use tidewire_schemas::catalogue::Catalogue;
+    use tidewire_schemas::event::Event;
+
+    use super::*;
+    use crate::fanout::offsets::PartitionOffsets;
+    use crate::fanout::segment::{Segment, SegmentSpec};
+    use crate::record::{Body, Millis, Offset, Record};
+
+    fn record(key: &str, event_type: Option<&str>) -> Record {
+        let event = event_type.map(|event_type| Event {
+            event_id: "e".to_owned(),
+            event_type: event_type.to_owned(),
+            account_id: "a1".to_owned(),
+            timestamp_ms: 0,
+            correlation_id: "c".to_owned(),
+            priority: Priority::Normal,
+            key: "k".to_owned(),
+            source: None,
+            alias: None,
+            data: "{}".to_owned(),
+        });
+        let value = event.map(|event| event.encode());
+        let body = Body::new(Some(key.as_bytes()), value.as_deref(), &[]);
+        Record { offset: Offset(0), timestamp: Millis(0), body }
+    }
+
+    /// An entry of the log, and entries of state: shown, shown in the stream, and a tombstone.
+    fn segment() -> Segment {
+        let state = |event_type| {
+            let record = record("campaigns:a1\0a1\0c1", event_type);
+            SegmentEntry::state(record, PartitionOffsets::default(), Catalogue::builtin()).unwrap()
+        };
+        let log = record("campaigns:a1", Some("campaign.launched"));
+        let entries = vec![
+            SegmentEntry::new(1, log, PartitionOffsets::default()).unwrap(),
+            state(Some("conversation.created")),
+            state(Some("campaign.launched")),
+            state(None),
+        ];
+        let spec = SegmentSpec {
+            seq: 0,
+            partition: Partition(0),
+            before: PartitionOffsets::default(),
+            after: PartitionOffsets::default(),
+            epoch: 0,
+            catalogue: Catalogue::builtin(),
+            entries,
+        };
+        Segment::new(spec, &Arc::default())
+    }
+
+    #[test]
+    fn the_lists_of_a_channels_events_and_of_its_state_are_two() {
+        for accounts in [Accounts::All, Accounts::Only(vec!["a1".into()])] {
+            let mut channels = Channels::default();
+            let subscriber = ListSubscriber { slot: 0, sub: 0 };
+            let [log, state] = [ListSource::Log, ListSource::State].map(|source| {
+                let (partition, accounts) = (Partition(0), &accounts);
+                let selector =
+                    ListSelector { channel: "campaigns:a1", source, partition, accounts };
+                let listed = channels.subscribe(selector, subscriber);
+                assert_eq!(channels.subscribe(selector, subscriber).list, listed.list);
+                listed.list
+            });
+            assert_eq!(channels.len(), 2);
+            let segment = segment();
+            let keys = match accounts {
+                Accounts::All => &segment.channels,
+                Accounts::Only(_) => &segment.scoped,
+            };
+            let entries = segment.entries.iter().zip(keys);
+            let found: Vec<_> = entries.map(|(entry, key)| channels.find(*key, entry)).collect();
+            assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
+        }
+    }
+
+    #[test]
+    fn lists_under_one_key_are_told_apart_by_their_source() {
+        let mut channels = Channels::default();
+        let [log, state] = [ListSource::Log, ListSource::State].map(|source| {
+            let list = ChannelList {
+                partition: Partition(0),
+                name: "campaigns:a1".into(),
+                source,
+                hash: 7,
+                account: None,
+                key: 7,
+                refs: VecDeque::new(),
+                base: 0,
+                trim_threshold: REFS_MIN,
+                subscribers: Vec::new(),
+                next_in_bucket: None,
+                touched: false,
+            };
+            channels.insert(list)
+        });
+        let segment = segment();
+        let found: Vec<_> = segment.entries.iter().map(|entry| channels.find(7, entry)).collect();
+        assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
     }
 }

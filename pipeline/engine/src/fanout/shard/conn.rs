@@ -240,7 +240,7 @@ impl Conn {
     /// Notes how far a partition of an SSE stream has got.
     pub(super) fn set_offsets(&mut self, partition: Partition, offsets: PartitionOffsets) {
         if let Ok(at) = self.partition_offsets.binary_search_by_key(&partition, |(p, _)| *p) {
-            self.position_moved |= self.partition_offsets[at].1 != offsets;
+            self.position_moved |= !self.partition_offsets[at].1.is_same_position(&offsets);
             self.partition_offsets[at].1 = offsets;
         }
     }

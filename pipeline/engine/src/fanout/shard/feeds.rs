@@ -353,7 +353,7 @@ impl Shard {
         resume.join(&since);
         if conn.partition_offsets.len() > 1 {
             frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
-        } else if resume == entry.after {
+        } else if resume.is_same_position(&entry.after) {
             frame.put(budget.out);
         } else {
             frame.splice(&token(budget.epoch, segment.partition, &resume), budget.out);
@@ -365,7 +365,7 @@ impl Shard {
     fn wants(&self, feed: &ConnFeed<'_>, entry: &SegmentEntry) -> Option<PartitionOffsets> {
         let (conn, one) = (&*feed.conn, feed.feed());
         let mut subs = conn.subs.iter().filter(|sub| sub.is_of(one.number));
-        let sub = subs.find(|sub| *self.channels.list(sub.list).name == *entry.channel())?;
+        let sub = subs.find(|sub| self.channels.list(sub.list).is_of(entry))?;
         let since = one.since.iter().find(|(list, _)| *list == sub.list);
         let since = since.map_or_else(PartitionOffsets::default, |(_, since)| *since);
         let due = entry.offset >= since.0[usize::from(entry.topic)]

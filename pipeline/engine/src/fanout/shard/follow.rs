@@ -168,7 +168,7 @@ impl Shard {
             first
         });
         let Some(offsets) = first else { return };
-        since.retain(|(_, since)| *since != offsets);
+        since.retain(|(_, since)| !since.is_same_position(&offsets));
         let mut feed = CatchUpFeed::new(number, partition, FeedProgress::At(offsets));
         feed.since = since;
         conn.feeds.push(Box::new(feed));
@@ -238,9 +238,9 @@ impl Shard {
             let busy = feeds.iter().any(|feed| feed.partition == *partition)
                 || subs.iter().any(|sub| pending(self.channels.list(sub.list), sub));
             let head = self.mirror(*partition).head;
-            if !busy && *offsets != head {
+            if !busy {
+                *position_moved |= !offsets.is_same_position(&head);
                 *offsets = head;
-                *position_moved = true;
             }
         }
     }

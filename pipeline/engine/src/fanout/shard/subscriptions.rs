@@ -5,7 +5,7 @@
 
 use tidewire_schemas::position::Position;
 
-use super::channels::{ListSelector, ListSubscriber, ListedAt};
+use super::channels::{ListSelector, ListSource, ListSubscriber, ListedAt};
 use super::conn::{CatchUpFeed, Conn, FeedProgress, Mode, Subscription};
 use super::state::Shard;
 use crate::fanout::messages::FeedStart;
@@ -99,7 +99,7 @@ impl Shard {
         let at = conn.subs.len();
         let accounts = &conn.identity.accounts;
         let ListedAt { list, list_index } = self.channels.subscribe(
-            ListSelector { channel: name, partition, accounts },
+            ListSelector { channel: name, source: ListSource::Log, partition, accounts },
             ListSubscriber { slot: conn.id.slot, sub: at as u32 },
         );
         let mode = Mode::Following { cursor: self.channels.list(list).end() };

@@ -17,7 +17,7 @@ use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::hub::Hub;
 use super::super::identity::{Accounts, Identity, Roles};
-use super::super::offsets::PartitionOffsets;
+use super::super::offsets::{PartitionOffsets, STATE_TOPIC};
 use super::super::out_buffer::OutBuffer;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
@@ -188,8 +188,17 @@ impl FanoutFixture {
     }
 
     pub(super) fn topic_partition(&self, topic: usize, partition: Partition) -> TopicPartition {
-        let topics = [self.topology.out_urgent(), self.topology.out_stream()];
+        let topology = &self.topology;
+        let topics = [topology.out_urgent(), topology.out_stream(), topology.out_state()];
         TopicPartition::new(topics[topic], partition)
+    }
+
+    /// Appends a value of an entry of a channel's state, or its tombstone. Returns the offset.
+    pub(super) fn append_state(&self, entry: [&str; 3], event: Option<&Event>) -> u64 {
+        let value = event.map(Event::encode);
+        let body = Body::new(Some(entry.join("\0").as_bytes()), value.as_deref(), &[]);
+        let partition = self.topology.partition_of(entry[0].as_bytes());
+        self.log.append(&self.topic_partition(STATE_TOPIC, partition), self.now, body)
     }
 
     pub(super) fn append(&mut self, channel: &str, topic: usize) -> usize {

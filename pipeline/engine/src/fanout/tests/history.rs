@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::catchup::sweeper::Sweeper;
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
+use super::super::offsets::TOPICS;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
 use super::super::shard::Framing;
@@ -24,6 +25,11 @@ enum HistoryStep {
     Append {
         channel: usize,
         topic: usize,
+        times: usize,
+    },
+    /// Of the channel's state, which no client here subscribes to.
+    ChangeState {
+        channel: usize,
         times: usize,
     },
     Hole {
@@ -91,7 +97,9 @@ fn steps(change: LogChange) -> impl Strategy<Value = Vec<HistoryStep>> {
     let step = prop_oneof![
         8 => (channel.clone(), 0..2usize, 1..6usize)
             .prop_map(|(channel, topic, times)| HistoryStep::Append { channel, topic, times }),
-        1 => (0..2usize, partition.clone())
+        2 => (channel.clone(), 1..6usize)
+            .prop_map(|(channel, times)| HistoryStep::ChangeState { channel, times }),
+        1 => (0..TOPICS, partition.clone())
             .prop_map(|(topic, partition)| HistoryStep::Hole { topic, partition }),
         6 => (0..2usize).prop_map(|gateway| HistoryStep::Read { gateway }),
         5 => (0..2usize).prop_map(|gateway| HistoryStep::Pull { gateway }),
@@ -107,7 +115,7 @@ fn steps(change: LogChange) -> impl Strategy<Value = Vec<HistoryStep>> {
         1 => (0..2usize, 0..2usize)
             .prop_map(|(gateway, sweeper)| HistoryStep::Restart { gateway, sweeper }),
         1 => (1..20_000i64).prop_map(|ms| HistoryStep::Time { ms }),
-        2 => (0..2usize, partition, 0..20u64)
+        2 => (0..TOPICS, partition, 0..20u64)
             .prop_map(move |(topic, partition, keep)| match change {
                 LogChange::Retention => HistoryStep::Retain { topic, partition, keep },
                 LogChange::CreatedAgain => HistoryStep::CreateTopicsAgain,
@@ -297,6 +305,11 @@ fn apply_step(fixture: &mut FanoutFixture, clients: &mut [ResumingClient], step:
         HistoryStep::Append { channel, topic, times } => {
             for _ in 0..times {
                 fixture.append(CHANNELS[channel], topic);
+            }
+        }
+        HistoryStep::ChangeState { channel, times } => {
+            for _ in 0..times {
+                fixture.append_state([CHANNELS[channel], "a1", "k"], None);
             }
         }
         HistoryStep::Hole { topic, partition } => {

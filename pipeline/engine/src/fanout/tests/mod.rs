@@ -11,4 +11,5 @@ mod limits;
 mod log;
 mod protocol;
 mod speed;
+mod state_records;
 mod topics;
