@@ -223,6 +223,26 @@ pub const CATALOGUE: &[(&str, &str, &[&str], &str)] = &[
         &["kind"],
         "Blocking look-ups in the log for new subscriptions, by kind (bounds, time).",
     ),
+    ("fanout_fold_records_total", "counter", &[], "Records of channels' state that were read."),
+    (
+        "fanout_fold_undecodable_total",
+        "counter",
+        &[],
+        "Records of the state topic skipped because they can't be decoded.",
+    ),
+    (
+        "fanout_fold_rebuilt_total",
+        "counter",
+        &["reason"],
+        "Stores of channels' state removed and read again from the state topic.",
+    ),
+    (
+        "fanout_snapshots_total",
+        "counter",
+        &["outcome"],
+        "Requests for a channel's state: built, shared with an equal request, or unavailable \
+         since the state could not be read up to its end within 2 s.",
+    ),
     (
         "fanout_unanswered_partitions",
         "gauge",
@@ -624,6 +644,51 @@ pub(crate) fn sweep_records(count: u64) {
 /// A blocking look-up in the log.
 pub(crate) fn lookups(kind: &'static str) {
     counter!("fanout_lookups_total", "kind" => kind).increment(1);
+}
+
+/// What the fold did in a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FoldCounts {
+    /// Records of state.
+    pub(crate) records: u64,
+    /// Records that are none.
+    pub(crate) undecodable: u64,
+    /// Requests answered with a new snapshot.
+    pub(crate) built: u64,
+    /// Requests answered with a snapshot that was made for an equal one.
+    pub(crate) shared: u64,
+    /// Requests answered without one.
+    pub(crate) unavailable: u64,
+}
+
+impl FoldCounts {
+    /// Requests that were answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.built + self.shared + self.unavailable
+    }
+}
+
+/// Adds the counts of a turn of the fold.
+pub(crate) fn fold_counts(counts: &FoldCounts) {
+    let FoldCounts { records, undecodable, built, shared, unavailable } = *counts;
+    if records > 0 {
+        counter!("fanout_fold_records_total").increment(records);
+    }
+    if undecodable > 0 {
+        counter!("fanout_fold_undecodable_total").increment(undecodable);
+        tracing::warn!(undecodable, "records of the state topic could not be decoded");
+    }
+    for (outcome, count) in [("built", built), ("shared", shared), ("unavailable", unavailable)] {
+        if count > 0 {
+            counter!("fanout_snapshots_total", "outcome" => outcome).increment(count);
+        }
+    }
+}
+
+/// A store of channels' state that does not fit the state topic and is read again.
+pub(crate) fn fold_rebuilt(partition: Partition, reason: &'static str) {
+    counter!("fanout_fold_rebuilt_total", "reason" => reason).increment(1);
+    tracing::warn!(partition = partition.0, reason, "a store of channels' state is read again");
 }
 
 /// Partitions that the log repeatedly does not answer a call for.

@@ -2,9 +2,20 @@
 //!
 //! A subscription to state begins with a snapshot, and so does a request for the state of a channel
 //! as a document. Whoever needs one posts a request to the mailbox in the hub and is called with
-//! the answer.
+//! the answer. The state is in a local store per partition, which is a copy of what the state topic
+//! has: one that does not fit the topic is removed and read again.
 //!
 //! Modules in reading order.
 
 pub mod request;
 pub mod snapshot;
+
+mod progress;
+mod store_open;
+
+mod partition;
+
+mod queues;
+mod recent;
+
+pub mod worker;

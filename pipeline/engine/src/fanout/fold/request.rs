@@ -99,9 +99,79 @@ impl SnapshotMailbox {
         if state.last_fold == fold {
             state.fold_wake = None;
         }
+        // The next fold may be there already.
+        if let Some(wake) = state.fold_wake.clone() {
+            drop(state);
+            wake.wake();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, MailboxState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct CountedWake(AtomicUsize);
+
+    impl Wake for CountedWake {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn request() -> SnapshotRequest {
+        let answer = Box::new(|_| ());
+        SnapshotRequest {
+            channel: "c:1".into(),
+            partition: Partition(0),
+            accounts: Accounts::All,
+            answer,
+        }
+    }
+
+    #[test]
+    fn the_mailbox_is_bounded_and_requests_that_are_taken_and_not_answered_count() {
+        let mailbox = SnapshotMailbox::default();
+        let fold = mailbox.set_fold(Arc::<CountedWake>::default());
+        for _ in 0..SNAPSHOT_REQUESTS_MAX {
+            assert!(mailbox.ask(request()).is_ok());
+        }
+        assert!(mailbox.ask(request()).is_err());
+        let mut taken = mailbox.take();
+        assert!(mailbox.ask(request()).is_err(), "none is answered");
+        taken.pop();
+        mailbox.answered(1);
+        assert!(mailbox.ask(request()).is_ok());
+        assert!(mailbox.ask(request()).is_err());
+        mailbox.give_back(fold, taken);
+        mailbox.set_fold(Arc::<CountedWake>::default());
+        assert!(mailbox.ask(request()).is_err(), "those that were given back wait");
+        assert_eq!(mailbox.take().len(), SNAPSHOT_REQUESTS_MAX);
+    }
+
+    #[test]
+    fn requests_wake_the_fold_and_are_refused_without_one() {
+        let mailbox = SnapshotMailbox::default();
+        assert!(mailbox.ask(request()).is_err());
+        let (one, two) = (Arc::new(CountedWake::default()), Arc::new(CountedWake::default()));
+        let wakes = |of: &CountedWake| of.0.load(Ordering::Relaxed);
+        let first = mailbox.set_fold(one.clone());
+        assert!(mailbox.ask(request()).is_ok());
+        assert_eq!(wakes(&one), 1);
+        // The next one is opened before the former is dropped.
+        let second = mailbox.set_fold(two.clone());
+        let taken = mailbox.take();
+        mailbox.give_back(first, taken);
+        assert_eq!((wakes(&one), wakes(&two)), (1, 1));
+        assert!(mailbox.ask(request()).is_ok());
+        mailbox.give_back(second, Vec::new());
+        assert!(mailbox.ask(request()).is_err());
+        assert_eq!(mailbox.take().len(), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! A log in memory for the fan-out's tests.
 //!
-//! Its offsets may have holes, as Kafka's control records leave, and its retention moves when a
-//! test asks for it. It only serves reads: any other call is an error.
+//! Its offsets may have holes, as Kafka's control records leave. A test opens and ends transactions
+//! and moves its retention. It only serves reads: any other call is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::port::{
-    Appender, Bounds, Committed, Isolation, Log, LogError, Member, MemberSpec, ReadLimit, Reader,
-    ReaderSlot, TopicInfo, TopicSpec, Transactor, Wake,
+    Appender, Bounds, Committed, EndsRequest, Isolation, Log, LogError, Member, MemberSpec,
+    ReadLimit, Reader, ReaderSlot, TopicInfo, TopicSpec, Transactor, Wake,
 };
 use crate::record::{Body, Millis, Offset, Partition, Record, TopicPartition};
 use crate::topology::Topology;
@@ -20,7 +20,38 @@ use crate::topology::Topology;
 struct StoredPartition {
     start: u64,
     end: u64,
+    /// Where a transaction is open.
+    open_from: Option<u64>,
     records: BTreeMap<u64, Record>,
+}
+
+impl StoredPartition {
+    /// The end of what can be read.
+    fn stable_end(&self) -> u64 {
+        self.open_from.unwrap_or(self.end)
+    }
+}
+
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransactionEnd {
+    Commit,
+    Abort,
+}
+
+/// Ends that are told later.
+struct HeldEnds {
+    ends: Vec<Offset>,
+    are_held: Arc<AtomicBool>,
+}
+
+impl EndsRequest for HeldEnds {
+    fn poll(&mut self) -> Result<Option<Vec<Option<Offset>>>, LogError> {
+        match self.are_held.load(Ordering::Relaxed) {
+            true => Ok(None),
+            false => Ok(Some(self.ends.iter().copied().map(Some).collect())),
+        }
+    }
 }
 
 /// The log.
@@ -35,6 +66,8 @@ pub(super) struct MemoryLog {
     unanswered: AtomicU64,
     /// Blocking look-ups so far.
     lookups: AtomicU64,
+    /// Whether requests for ends stay without an answer.
+    ends_are_held: Arc<AtomicBool>,
     stored: Arc<Mutex<BTreeMap<TopicPartition, StoredPartition>>>,
     taken: Arc<AtomicU64>,
 }
@@ -48,6 +81,7 @@ impl MemoryLog {
             leaderless: Arc::default(),
             unanswered: AtomicU64::new(0),
             lookups: AtomicU64::new(0),
+            ends_are_held: Arc::default(),
             stored: Arc::default(),
             taken: Arc::default(),
         };
@@ -130,6 +164,29 @@ impl MemoryLog {
         self.stored.lock().unwrap().entry(at.clone()).or_default().end += 1;
     }
 
+    /// Opens a transaction: what is appended from now on can't be read until it ends.
+    pub(super) fn open_transaction(&self, at: &TopicPartition) {
+        let mut stored = self.stored.lock().unwrap();
+        let stored = stored.entry(at.clone()).or_default();
+        stored.open_from = Some(stored.end);
+    }
+
+    /// Ends the open transaction; its control record takes an offset.
+    pub(super) fn end_transaction(&self, at: &TopicPartition, end: TransactionEnd) {
+        let mut stored = self.stored.lock().unwrap();
+        let stored = stored.entry(at.clone()).or_default();
+        let from = stored.open_from.take().expect("one is open");
+        if end == TransactionEnd::Abort {
+            drop(stored.records.split_off(&from));
+        }
+        stored.end += 1;
+    }
+
+    /// Lets requests for ends wait for their answers, or gives these.
+    pub(super) fn hold_ends(&self, held: bool) {
+        self.ends_are_held.store(held, Ordering::Relaxed);
+    }
+
     /// Removes the records before `start`.
     pub(super) fn retain_from(&self, at: &TopicPartition, start: u64) {
         let mut stored = self.stored.lock().unwrap();
@@ -141,6 +198,11 @@ impl MemoryLog {
     /// Records that all readers together have read.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The end, open transactions included.
+    pub(super) fn end(&self, at: &TopicPartition) -> u64 {
+        self.stored.lock().unwrap().get(at).map_or(0, |stored| stored.end)
     }
 
     pub(super) fn start(&self, at: &TopicPartition) -> u64 {
@@ -172,12 +234,25 @@ impl Log for MemoryLog {
         Ok(self.topics.lock().unwrap().clone())
     }
 
-    fn bounds(&self, at: &TopicPartition, _: Isolation) -> Result<Bounds, LogError> {
+    fn bounds(&self, at: &TopicPartition, isolation: Isolation) -> Result<Bounds, LogError> {
         self.ask_about(at)?;
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let stored = self.stored.lock().unwrap();
-        let (start, end) = stored.get(at).map_or((0, 0), |stored| (stored.start, stored.end));
+        let (start, end) = stored.get(at).map_or((0, 0), |stored| match isolation {
+            Isolation::Committed => (stored.start, stored.stable_end()),
+            Isolation::Uncommitted => (stored.start, stored.end),
+        });
         Ok(Bounds { start: Offset(start), end: Offset(end) })
+    }
+
+    fn request_ends(
+        &self,
+        of: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Box<dyn EndsRequest>, LogError> {
+        let ends = of.iter().map(|at| Ok(self.bounds(at, isolation)?.end));
+        let ends = ends.collect::<Result<_, LogError>>()?;
+        Ok(Box::new(HeldEnds { ends, are_held: Arc::clone(&self.ends_are_held) }))
     }
 
     fn offset_at(&self, at: &TopicPartition, time: Millis) -> Result<Option<Offset>, LogError> {
@@ -247,7 +322,7 @@ impl Reader for MemoryLogReader {
         }
         let (mut taken, mut bytes) = (0, 0);
         let full = |taken, bytes| taken == limit.records || (taken > 0 && bytes >= limit.bytes);
-        for (_, record) in stored.records.range(*next..) {
+        for (_, record) in stored.records.range(*next..stored.stable_end().max(*next)) {
             if full(taken, bytes) {
                 break;
             }
@@ -258,7 +333,7 @@ impl Reader for MemoryLogReader {
         self.taken.fetch_add(taken as u64, Ordering::Relaxed);
         *next = match full(taken, bytes) {
             true => out[out.len() - 1].offset.0 + 1,
-            false => stored.end,
+            false => stored.stable_end().max(*next),
         };
         Ok(taken)
     }

@@ -6,10 +6,12 @@
 mod catchup;
 mod client;
 mod fixture;
+mod fold;
 mod history;
 mod limits;
 mod log;
 mod protocol;
 mod speed;
 mod state_records;
+mod stores;
 mod topics;
