@@ -17,6 +17,7 @@ use super::pending_snapshot::ConnState;
 use crate::fanout::identity::{Accounts, Identity};
 use crate::fanout::messages::{ConnId, FeedNumber, FeedStart, FeedUpdate};
 use crate::fanout::offsets::PartitionOffsets;
+use crate::fanout::protocol::event_frame::FrameKey;
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::SegmentEntry;
@@ -265,9 +266,9 @@ impl Conn {
         self.state.as_ref().is_some_and(|state| !state.snapshots.is_empty())
     }
 
-    /// Whether a snapshot that it has been given contains this event of a list.
-    pub(super) fn has_been_given(&self, list: ListId, entry: &SegmentEntry) -> bool {
-        self.state.as_ref().is_some_and(|state| state.contains(list, entry))
+    /// Whether an event of a list is a change of state for this client.
+    pub(super) fn frame_key(&self, list: ListId, entry: &SegmentEntry) -> FrameKey {
+        self.state.as_ref().map_or(FrameKey::Keep, |state| state.frame_key(list, entry))
     }
 
     /// Notes a gap of an SSE stream that has not begun. `from` is the position that it was opened

@@ -18,6 +18,7 @@ use crate::fanout::messages::{
     FeedFilter, FeedKey, FeedRequest, FeedStart, FeedUpdate, LostSpan, SweepReply, SweepRequest,
 };
 use crate::fanout::offsets::{PartitionOffsets, token, token_of};
+use crate::fanout::protocol::event_frame::{FrameEdit, FrameKey};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::protocol::native::CloseReason;
@@ -351,20 +352,20 @@ impl Shard {
             return;
         }
         let Some((list, since)) = self.wants(feed, entry) else { return };
-        if feed.conn.has_been_given(list, entry) {
-            return;
-        }
         self.deliveries += 1;
         let conn = &*feed.conn;
         let frame = segment.frame(index, conn.framing);
+        let key = conn.frame_key(list, entry);
         let mut resume = offsets;
         resume.join(&since);
-        if conn.partition_offsets.len() > 1 {
-            frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
-        } else if resume.is_same_position(&entry.after) {
-            frame.put(budget.out);
-        } else {
-            frame.splice(&token(budget.epoch, segment.partition, &resume), budget.out);
+        let token = match conn.partition_offsets.len() > 1 {
+            true => Some(token_of(budget.epoch, &conn.partition_offsets)),
+            false => (!resume.is_same_position(&entry.after))
+                .then(|| token(budget.epoch, segment.partition, &resume)),
+        };
+        match (&token, key) {
+            (None, FrameKey::Keep) => frame.put(budget.out),
+            _ => frame.put_edited(FrameEdit { token: token.as_deref(), key }, budget.out),
         }
         feed.conn.position_moved = false;
     }

@@ -15,6 +15,7 @@ use super::mirror::EntryRef;
 use super::state::Shard;
 use crate::fanout::messages::RingUpdate;
 use crate::fanout::offsets::token_of;
+use crate::fanout::protocol::event_frame::{FrameEdit, FrameKey};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::segment::Segment;
 use crate::record::Partition;
@@ -267,7 +268,7 @@ struct FollowedEntry<'a> {
 }
 
 /// Writes one entry to a connection that follows; `false` if its accounts do not include the
-/// entry's, or a snapshot contained it.
+/// entry's.
 fn write_followed(
     conn: &mut Conn,
     FollowedEntry { list, segment, index }: FollowedEntry<'_>,
@@ -277,18 +278,20 @@ fn write_followed(
     if conn.filters_accounts && !conn.identity.accounts.allows(entry.account()) {
         return false;
     }
-    if conn.state.is_some() && conn.has_been_given(list, entry) {
-        return false;
-    }
     let frame = segment.frame(index, conn.framing);
+    let key = conn.frame_key(list, entry);
     if conn.framing == Framing::Sse && !entry.is_state() {
         conn.set_offsets(segment.partition, entry.after);
         conn.position_moved = false;
         if conn.partition_offsets.len() > 1 {
-            frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
+            let token = token_of(budget.epoch, &conn.partition_offsets);
+            frame.put_edited(FrameEdit { token: Some(&token), key }, budget.out);
             return true;
         }
     }
-    frame.put(budget.out);
+    match key {
+        FrameKey::Keep => frame.put(budget.out),
+        FrameKey::Omit => frame.put_edited(FrameEdit { token: None, key }, budget.out),
+    }
     true
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::channels::ListId;
 use crate::fanout::fold::snapshot::ChannelSnapshot;
 use crate::fanout::messages::SnapshotNumber;
+use crate::fanout::protocol::event_frame::FrameKey;
 use crate::fanout::protocol::snapshot_frame::SnapshotKind;
 use crate::fanout::segment::SegmentEntry;
 use crate::record::{MonotonicMillis, Partition};
@@ -33,13 +34,16 @@ impl ConnState {
         })
     }
 
-    /// Whether a snapshot that the client has been given contains this event of a list.
-    pub(super) fn contains(&self, list: ListId, entry: &SegmentEntry) -> bool {
+    /// Whether an event of a list is a change for the client. It is none while a snapshot is still
+    /// to come, which contains it, or if the last one contained it.
+    pub(super) fn frame_key(&self, list: ListId, entry: &SegmentEntry) -> FrameKey {
         let mut of_list = self.contained.iter().filter(|contained| contained.list == list);
-        of_list.any(|contained| {
+        let is_contained = of_list.any(|contained| {
             let id = entry.event_id();
             contained.event_ids.binary_search_by(|known| (**known).cmp(id)).is_ok()
-        })
+        });
+        let awaits = self.snapshots.iter().any(|pending| pending.stream == Some(list));
+        if is_contained || awaits { FrameKey::Omit } else { FrameKey::Keep }
     }
 
     /// Forgets what concerns a list that the connection leaves.
@@ -53,6 +57,8 @@ impl ConnState {
 pub(super) struct PendingSnapshot {
     /// The list of the channel's state.
     pub(super) list: ListId,
+    /// That of its events, if they are delivered too.
+    pub(super) stream: Option<ListId>,
     pub(super) partition: Partition,
     pub(super) kind: SnapshotKind,
     pub(super) phase: SnapshotPhase,

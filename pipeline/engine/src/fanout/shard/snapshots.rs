@@ -6,10 +6,10 @@
 //!      └──────────────┴─────────────┴──────────┘  behind the ring, or the rings were reset
 //! ```
 //!
-//! A snapshot is asked for once the channel's events have caught up, so that no event that is older
-//! comes after it. Until it is written, the events of its partition wait. It contains more than
-//! they have passed, because the fold may be ahead of them: those that it contains are skipped. So
-//! per key a client never sees a value that is older than one it has seen.
+//! A snapshot is asked for once the channel's events have caught up, so that no missed event comes
+//! after it. Until it is written, the events of its partition wait. The fold may be ahead of them:
+//! events whose change the snapshot contains come without a key, which makes them no change. So per
+//! key a client never sees a value that is older than one it has seen, and it misses no event.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::fanout::offsets::{STATE_TOPIC, token};
 use crate::fanout::protocol::native::CloseReason;
 use crate::fanout::protocol::snapshot_frame::{PagePlace, SnapshotKind, SnapshotPage};
 
-/// Milliseconds for which events that a snapshot contains are skipped. What a transaction writes to
+/// Milliseconds for which events that a snapshot contains have no key. What a transaction writes to
 /// two topics is read from both long before.
 const CONTAINED_MS: i64 = 60_000;
 
@@ -37,6 +37,7 @@ impl Shard {
         let partition = self.channels.list(list).partition;
         conn.subs[sub].mode = Mode::Snapshot { cursor: u64::MAX };
         let phase = SnapshotPhase::CatchingUp;
+        let stream = self.stream_of(conn, list).map(|stream| conn.subs[stream].list);
         let snapshots = &mut conn.state.get_or_insert_default().snapshots;
         match snapshots.iter_mut().find(|pending| pending.list == list) {
             Some(pending) => {
@@ -45,7 +46,7 @@ impl Shard {
                 }
                 pending.phase = phase;
             }
-            None => snapshots.push(PendingSnapshot { list, partition, kind, phase }),
+            None => snapshots.push(PendingSnapshot { list, stream, partition, kind, phase }),
         }
         self.ready.mark(conn.id.slot);
     }

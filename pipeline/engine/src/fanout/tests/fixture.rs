@@ -322,12 +322,20 @@ impl ClientConnection {
         channels: &[String],
         start: StartAt,
     ) -> Self {
+        Self::stream_with(fixture, gateway, (channels, start, SnapshotWish::Skip))
+    }
+
+    pub(super) fn stream_with(
+        fixture: &mut FanoutFixture,
+        gateway: usize,
+        (channels, start, snapshot): (&[String], StartAt, SnapshotWish),
+    ) -> Self {
         let open = OpenRequest {
             framing: Framing::Sse,
             identity: identity(Accounts::All),
             channels: channels.to_vec(),
             start,
-            snapshot: SnapshotWish::Skip,
+            snapshot,
         };
         let conn = fixture.gateways[gateway].shard.open(open).unwrap();
         Self { gateway, conn, framing: Framing::Sse, bytes: Vec::new(), requests: 0 }

@@ -12,6 +12,7 @@ mod limits;
 mod log;
 mod protocol;
 mod speed;
+mod state_history;
 mod state_records;
 mod stores;
 mod topics;

@@ -158,8 +158,8 @@ impl StateClient {
         if framing == Framing::Sse {
             let channels = [EDGES.to_owned(), CAMPAIGNS.to_owned()];
             let start = StartAt::parse(start).unwrap();
-            let with = (start, SnapshotWish::Send);
-            return ClientConnection::stream_with(fixture, gateway, (&channels, with));
+            let with = (&channels[..], start, SnapshotWish::Send);
+            return ClientConnection::stream_with(fixture, gateway, with);
         }
         let connection = ClientConnection::open(fixture, gateway, &identity(Accounts::All));
         for (channel, from) in [(EDGES, "latest"), (CAMPAIGNS, start)] {
@@ -186,10 +186,15 @@ impl StateClient {
             };
             match op.as_str() {
                 "snapshot" => known.page(&json),
-                "ok" => self.position = self.position.take().or(text(&json["position"])),
+                "ok" if json["channel"] == CAMPAIGNS => {
+                    self.position = self.position.take().or(text(&json["position"]));
+                }
+                "ok" => {}
                 "gap" => panic!("{json}"),
                 _ => {
-                    known.change(&json);
+                    if json["key"].is_string() {
+                        known.change(&json);
+                    }
                     let position = id.or(text(&json["position"]));
                     if position.is_some() {
                         assert_eq!(json["channel"], CAMPAIGNS);
@@ -210,7 +215,7 @@ fn text(value: &Value) -> Option<String> {
 struct StateWorld {
     fixture: FanoutFixture,
     stores: Vec<MemoryStores>,
-    folds: Vec<StateFold>,
+    folds: Vec<Option<StateFold>>,
     clients: Vec<StateClient>,
     edges: BTreeMap<String, u64>,
     campaigns: BTreeMap<String, u64>,
@@ -225,7 +230,7 @@ impl StateWorld {
             FanoutConfig { ring_max_bytes, pending_max_refs: 8, ..FanoutConfig::default() };
         let mut fixture = FanoutFixture::new(GATEWAYS, &config);
         let stores: Vec<_> = (0..GATEWAYS).map(|_| MemoryStores::default()).collect();
-        let folds = (0..GATEWAYS).map(|at| open_fold(&fixture, at, &stores[at])).collect();
+        let folds = (0..GATEWAYS).map(|at| Some(open_fold(&fixture, at, &stores[at]))).collect();
         let clients = (0..CLIENTS).map(|n| {
             let framing = if n == 0 { Framing::Sse } else { Framing::WebSocket };
             StateClient {
@@ -247,6 +252,10 @@ impl StateWorld {
             events: Vec::new(),
             last: 0,
         }
+    }
+
+    fn fold(&mut self, gateway: usize) -> &mut StateFold {
+        self.folds[gateway].as_mut().expect("it is opened again at once")
     }
 
     fn event(&mut self, event_type: &str, data: Value) -> Event {
@@ -285,18 +294,22 @@ impl StateWorld {
             StateStep::Read { gateway } => self.fixture.read(gateway),
             StateStep::Fold { gateway } => {
                 let now = self.fixture.monotonic;
-                self.folds[gateway].turn(now, Duration::ZERO).unwrap();
+                self.fold(gateway).turn(now, Duration::ZERO).unwrap();
             }
             StateStep::Pull { gateway } => self.fixture.gateways[gateway].shard.pull(),
             StateStep::Sweep { gateway } => drop(self.fixture.sweep(gateway)),
             StateStep::Fill { client, budget } => {
                 let client = &mut self.clients[client];
                 client.connection.fill(&mut self.fixture, budget);
-                client.take(client.connection.take_frames());
+                let frames = client.connection.take_frames();
+                client.take(frames);
             }
             StateStep::Cut { client, kept, gateway } => self.cut(client, kept, gateway),
             StateStep::Refold { gateway } => {
-                self.folds[gateway] = open_fold(&self.fixture, gateway, &self.stores[gateway]);
+                // The store is locked until it is dropped.
+                self.folds[gateway] = None;
+                let fold = open_fold(&self.fixture, gateway, &self.stores[gateway]);
+                self.folds[gateway] = Some(fold);
             }
             StateStep::Time { ms } => self.fixture.pass_time(ms),
         }
@@ -320,7 +333,8 @@ impl StateWorld {
         let client = &mut self.clients[client];
         client.connection.fill(&mut self.fixture, 4_096);
         client.connection.bytes.truncate(kept);
-        client.take(client.connection.take_frames());
+        let frames = client.connection.take_frames();
+        client.take(frames);
         let (old, conn) = (client.connection.gateway, client.connection.conn);
         self.fixture.gateways[old].shard.close(conn);
         for known in [&mut client.edges, &mut client.campaigns] {
@@ -351,12 +365,13 @@ impl StateWorld {
             self.fixture.pass_time(300);
             for gateway in 0..GATEWAYS {
                 let now = self.fixture.monotonic;
-                while self.folds[gateway].turn(now, Duration::ZERO).unwrap() {}
+                while self.fold(gateway).turn(now, Duration::ZERO).unwrap() {}
             }
             self.fixture.settle();
             for client in &mut self.clients {
                 while client.connection.fill(&mut self.fixture, 1 << 20) == Filled::More {}
-                client.take(client.connection.take_frames());
+                let frames = client.connection.take_frames();
+                client.take(frames);
             }
             self.reconnect_closed();
         }
@@ -374,7 +389,7 @@ impl StateWorld {
 
 fn open_fold(fixture: &FanoutFixture, gateway: usize, stores: &MemoryStores) -> StateFold {
     let (log, hub) = (fixture.log.clone(), &fixture.gateways[gateway].hub);
-    StateFold::open(&*log, stores, hub, fixture.now).unwrap()
+    StateFold::open(log, stores, hub, fixture.now).unwrap()
 }
 
 proptest! {

@@ -12,7 +12,7 @@ use tidewire_schemas::position::{PartitionPosition, Position};
 
 use super::super::config::FanoutConfig;
 use super::super::identity::Accounts;
-use super::super::offsets::{PartitionOffsets, STATE_TOPIC, token};
+use super::super::offsets::{PartitionOffsets, STATE_TOPIC};
 use super::super::out_buffer::OutBuffer;
 use super::super::protocol::native::StartAt;
 use super::super::reader::HubReader;
@@ -20,7 +20,7 @@ use super::super::segment::{Segment, SegmentEntry};
 use super::super::shard::Framing;
 use super::client::{ServerFrame, read_frames};
 use super::fixture::{ClientConnection, FanoutFixture, identity, numbers, objects};
-use crate::record::{Body, Partition};
+use crate::record::Body;
 
 const CAMPAIGNS: &str = "campaigns:a1";
 
