@@ -187,13 +187,13 @@ fn mounted_files_exist_and_declared_volumes_are_used() {
 }
 
 #[test]
-fn only_derive_has_state_and_keeps_it_in_a_volume() {
+fn derive_and_gateway_alone_have_state_and_keep_it_in_volumes() {
     let compose = Compose::read();
     for (name, service) in compose.ours() {
         let mounts = service.mounts();
         let data = config(name, service).data.dir;
         let kept = mounts.iter().any(|mount| data.as_os_str() == mount.target.as_str());
-        assert_eq!(kept, name == "derive", "{name}: {mounts:?}");
+        assert_eq!(kept, matches!(name, "derive" | "gateway"), "{name}: {mounts:?}");
         assert!(service.read_only, "{name} must be read-only elsewhere");
         assert_eq!(service.cap_drop, ["ALL"], "{name}");
         assert_eq!(service.security_opt, ["no-new-privileges:true"], "{name}");

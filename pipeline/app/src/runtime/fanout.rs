@@ -1,4 +1,4 @@
-//! Starts the loops of the fan-out: the hub reader, the sweeper and the lookup worker.
+//! Starts the loops of the fan-out: the hub reader, sweeper, lookup worker and fold.
 //!
 //! The hub they share outlives them: when a loop is rebuilt, connections stay open and continue
 //! where the new loop starts.
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tidewire_engine::fanout::catchup::lookup_worker::LookupWorker;
 use tidewire_engine::fanout::catchup::sweeper::Sweeper;
 use tidewire_engine::fanout::config::FanoutConfig;
+use tidewire_engine::fanout::fold::worker::StateFold;
 use tidewire_engine::fanout::hub::Hub;
 use tidewire_engine::fanout::reader::HubReader;
 use tidewire_engine::port::Wake;
@@ -51,7 +52,15 @@ pub fn start(
         let worker = LookupWorker::open(log.clone(), &over)?;
         Ok(Box::new(LookupLoop { worker, time: Stopwatch::start() }) as Box<dyn EngineLoop>)
     };
-    supervisor.spawn_loop("lookups", Box::new(make))
+    supervisor.spawn_loop("lookups", Box::new(make))?;
+    let stores = ports.channel_stores.as_ref();
+    let stores = stores.expect("a process that serves clients has opened its folder").clone();
+    let (log, over, clock) = (ports.log.clone(), hub.clone(), ports.clock.clone());
+    let make = move || {
+        let fold = StateFold::open(log.clone(), &*stores, &over, clock.now())?;
+        Ok(Box::new(StateFoldLoop { fold, time: Stopwatch::start() }) as Box<dyn EngineLoop>)
+    };
+    supervisor.spawn_loop("state-fold", Box::new(make))
 }
 
 struct HubReaderLoop(HubReader);
@@ -106,5 +115,28 @@ impl EngineLoop for LookupLoop {
 
     fn close(self: Box<Self>, _: LoopEnd) -> Result<(), EngineError> {
         Ok(())
+    }
+}
+
+struct StateFoldLoop {
+    fold: StateFold,
+    time: Stopwatch,
+}
+
+impl EngineLoop for StateFoldLoop {
+    fn turn(&mut self, wait: Duration) -> Result<(), EngineError> {
+        self.fold.turn(self.time.monotonic(), wait).map(drop)
+    }
+
+    fn waker(&self) -> Option<Arc<dyn Wake>> {
+        Some(self.fold.waker())
+    }
+
+    fn close(self: Box<Self>, end: LoopEnd) -> Result<(), EngineError> {
+        match end {
+            LoopEnd::Stopped => self.fold.close(),
+            // What is not written is read from the log again.
+            LoopEnd::Failed => Ok(()),
+        }
     }
 }

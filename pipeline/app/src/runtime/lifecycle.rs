@@ -1,7 +1,7 @@
 //! Runs a process of any role, from opening its log to the last drained connection.
 //!
 //! The order is what this file is for: the log, the loops, the HTTP server, and the ready line once
-//! all of them are ready; the shutdown is in reverse. The state folder stays locked until the
+//! all of them are ready; the shutdown is in reverse. The state folders stay locked until the
 //! stores are closed.
 
 use std::sync::Arc;
@@ -39,16 +39,16 @@ pub fn run(role: Role, config: &Config) -> Result<(), ProcessExit> {
     let metrics = telemetry::start()?;
     let supervisor = Supervisor::start()?;
     let Some(opened) = startup::open(&supervisor, role, config)? else { return Ok(()) };
-    // Held until the loops have closed their stores: another process may use the folder then.
-    let folder = opened.folder.clone();
+    // Held until the loops have closed their stores: another process may use the folders then.
+    let folders = opened.folders.clone();
     let mut process = ServingProcess { role, config, supervisor, watch: None };
     let ended = process.serve(opened, metrics);
     let closed = process.supervisor.drain(LOOPS_CLOSE_LIMIT);
-    drop(folder);
+    drop(folders);
     ended.and(closed)
 }
 
-/// A process whose log and folder are open.
+/// A process whose log and folders are open.
 struct ServingProcess<'a> {
     role: Role,
     config: &'a Config,

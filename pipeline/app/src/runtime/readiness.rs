@@ -127,6 +127,10 @@ impl Readiness {
                     Err("the newest outputs are being read from the log; try again in a moment"
                         .into())
                 }
+                None if !hub.fold_warm() => {
+                    Err("the state of channels is being read from the log; try again in a moment"
+                        .into())
+                }
                 None => Ok(()),
             },
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! Opens what a process needs before its loops run: the log, the topics, the state folder, the hub.
+//! Opens what a process needs before its loops run: the log, topics, state folders and the hub.
 //!
 //! It waits for a broker that does not answer yet, up to a limit, and stops waiting when the
 //! process is asked to end. What is opened depends only on the role.
@@ -18,7 +18,7 @@ use crate::runtime::clock::SystemClock;
 use crate::runtime::fanout;
 use crate::runtime::registry;
 use crate::runtime::retry::{AttemptError, with_retries};
-use crate::runtime::state_folder::{FollowError, StateFolder};
+use crate::runtime::state_folder::{FollowError, StateFolder, StateKind};
 use crate::runtime::stop_signal::StopSignal;
 use crate::runtime::storage::{self, ProcessPorts};
 use crate::runtime::supervisor::Supervisor;
@@ -27,14 +27,22 @@ use crate::runtime::supervisor::Supervisor;
 /// the topics that another process is about to create.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Bytes of the block cache of all stores of channels' state together.
+const CHANNEL_CACHE_BYTES: usize = 16 << 20;
+/// Bytes of the write buffers of all stores of channels' state together, at least.
+const CHANNEL_BUFFER_BYTES: usize = 16 << 20;
+/// Bytes of write buffers per store: its first writes take more than 1 MiB, and a flush is due when
+/// the buffers of all are full.
+const STORE_BUFFER_BYTES: usize = 2 << 20;
+
 /// What a process opened.
 pub struct ProcessParts {
     /// The log and the stores.
     pub ports: ProcessPorts,
     /// For a role that serves clients: what they read from and write with.
     pub gateway_inputs: Option<GatewayInputs>,
-    /// The locked state folder, in a process with tasks.
-    pub folder: Option<StateFolder>,
+    /// The locked folders: of tasks' state, of channels' state.
+    pub folders: Vec<StateFolder>,
 }
 
 /// What a role that serves clients needs.
@@ -61,29 +69,52 @@ fn open_with_retries(
     stop: &StopSignal,
 ) -> Result<ProcessParts, ProcessExit> {
     let log = storage::open_log(config)?;
-    let folder = match role.derives() {
-        true => Some(StateFolder::claim(&config.data.dir)?),
-        false => None,
+    let topology = config.topology();
+    let mut folders = Vec::new();
+    let mut open_stores = |kind: StateKind| -> Result<Arc<dyn Stores>, ProcessExit> {
+        let folder = StateFolder::claim(&config.data.dir, kind)?;
+        let stores = RocksStores::new(store_config(&folder, kind, topology.partitions()));
+        folders.push(folder);
+        Ok(stores)
     };
-    let stores = folder
-        .as_ref()
-        .map(|folder| -> Arc<dyn Stores> { RocksStores::new(rocks::Config::new(folder.dir())) });
-    let (topology, clock) = (config.topology(), Arc::new(SystemClock));
-    let ports = ProcessPorts { log, stores, topology, clock, registry: registry::open(config) };
+    let ports = ProcessPorts {
+        log,
+        stores: role.derives().then(|| open_stores(StateKind::Tasks)).transpose()?,
+        channel_stores: role
+            .serves_clients()
+            .then(|| open_stores(StateKind::Channels))
+            .transpose()?,
+        topology,
+        clock: Arc::new(SystemClock),
+        registry: registry::open(config),
+    };
     let gateway_inputs = with_retries(START_LIMIT, stop, || {
-        prepare(role, config, &*ports.log, folder.as_ref())?;
+        prepare(role, config, &*ports.log, &folders)?;
         if role.serves_clients() { open_gateway_inputs(config, &ports).map(Some) } else { Ok(None) }
     })?;
-    Ok(ProcessParts { ports, gateway_inputs, folder })
+    Ok(ProcessParts { ports, gateway_inputs, folders })
 }
 
-/// Creates or checks the topics, checks their value level, and makes sure that the state folder
-/// follows them.
+/// The memory of a folder's stores. Those of channels are read in ranges, and only for snapshots.
+fn store_config(folder: &StateFolder, kind: StateKind, partitions: u32) -> rocks::Config {
+    let defaults = rocks::Config::new(folder.dir());
+    match kind {
+        StateKind::Tasks => defaults,
+        StateKind::Channels => rocks::Config {
+            block_cache_bytes: CHANNEL_CACHE_BYTES,
+            write_buffer_bytes: CHANNEL_BUFFER_BYTES.max(partitions as usize * STORE_BUFFER_BYTES),
+            ..defaults
+        },
+    }
+}
+
+/// Creates or checks the topics, checks their value level, and makes sure that the state folders
+/// follow them.
 fn prepare(
     role: Role,
     config: &Config,
     log: &dyn Log,
-    folder: Option<&StateFolder>,
+    folders: &[StateFolder],
 ) -> Result<(), AttemptError> {
     if role.is_apart() {
         storage::require_topics(config, log)?;
@@ -92,7 +123,10 @@ fn prepare(
     }
     storage::check_value_level(config, log)?;
     put_catalogue_in_force(role, config, log)?;
-    let Some(folder) = folder else { return Ok(()) };
+    folders.iter().try_for_each(|folder| follow(folder, config, log))
+}
+
+fn follow(folder: &StateFolder, config: &Config, log: &dyn Log) -> Result<(), AttemptError> {
     folder.follow(log, &config.topology()).map_err(|error| match error {
         FollowError::Log(error) => {
             let doing = "could not list the topics".into();

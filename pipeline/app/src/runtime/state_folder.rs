@@ -1,10 +1,10 @@
-//! Locks the state folder for one process, and removes state that belongs to another log.
+//! Locks a folder of stores for one process, and removes state that belongs to another log.
 //!
 //! Stores record their progress as offsets. In topics that were created again, or in another
 //! cluster, the same offsets mean other records, and a store restored from there would be silently
 //! wrong. So the folder records the ids of the topics it follows; state of other topics is removed
-//! and restored from the changelogs. Each task's store has RocksDB's own lock; the lock here is for
-//! the folder, so that a second process fails at its start and not at its first rebalance.
+//! and restored from the log. Each store has RocksDB's own lock; the lock here is for the folder,
+//! so that a second process fails at its start and not at its first rebalance.
 //!
 //! ```text
 //! state/lock                 locked while a process runs; the content is its process id
@@ -12,6 +12,8 @@
 //!                            `state.windows`; earlier builds did not write the third
 //! state/task-N               the store of partition N
 //! state/checkpoints/task-N   copies of it at earlier transactions, for replays
+//! fold/lock, fold/task-N     the same for the state of channels
+//! fold/log                   the id of `out.state`
 //! ```
 
 use std::fs;
@@ -26,25 +28,53 @@ use tidewire_engine::topology::Topology;
 use crate::process_exit::ProcessExit;
 use crate::runtime::locked_folder::{Claim, LockedFolder};
 
-/// The folder's name in the data folder.
-const STATE: &str = "state";
+/// The file with the topics' ids.
 const LOG_IDS: &str = "log";
+
+/// What the stores of a folder have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// The state of tasks.
+    Tasks,
+    /// The state of channels.
+    Channels,
+}
+
+impl StateKind {
+    /// The folder in the data folder.
+    fn folder(self, data_dir: &Path) -> PathBuf {
+        data_dir.join(match self {
+            Self::Tasks => "state",
+            Self::Channels => "fold",
+        })
+    }
+
+    /// The topics that the stores follow.
+    fn topics(self, topology: &Topology) -> Vec<&Topic> {
+        match self {
+            Self::Tasks => vec![topology.state(), topology.order(), topology.windows()],
+            Self::Channels => vec![topology.out_state()],
+        }
+    }
+}
 
 /// A locked state folder; the lock is held as long as a clone of this exists.
 #[derive(Clone, Debug)]
 pub struct StateFolder {
+    kind: StateKind,
     folder: Arc<LockedFolder>,
 }
 
 impl StateFolder {
     /// Creates it if it is missing, and locks it.
-    pub fn claim(data_dir: &Path) -> Result<Self, ProcessExit> {
-        match LockedFolder::claim(&data_dir.join(STATE))? {
-            Claim::Locked(folder) => Ok(Self { folder: Arc::new(folder) }),
+    pub fn claim(data_dir: &Path, kind: StateKind) -> Result<Self, ProcessExit> {
+        let dir = kind.folder(data_dir);
+        match LockedFolder::claim(&dir)? {
+            Claim::Locked(folder) => Ok(Self { kind, folder: Arc::new(folder) }),
             Claim::InUseBy(holder) => Err(ProcessExit::failed(format!(
                 "the state in {} is in use by {holder}; stop that process, or give this one its \
                  own --data-dir and --instance",
-                data_dir.join(STATE).display()
+                dir.display()
             ))),
         }
     }
@@ -56,7 +86,7 @@ impl StateFolder {
 
     /// Removes the stores if they follow other topics than those of this log, and records its ids.
     pub fn follow(&self, log: &dyn Log, topology: &Topology) -> Result<(), FollowError> {
-        let now = LogIds::of(&log.topics()?, topology);
+        let now = LogIds::of(self.kind, &log.topics()?, topology);
         let path = self.dir().join(LOG_IDS);
         match fs::read_to_string(&path) {
             Ok(before) if before == now.text() => return Ok(()),
@@ -82,45 +112,44 @@ impl StateFolder {
     }
 }
 
-/// The ids of a log's changelogs, as hexadecimal numbers.
+/// The ids of the topics that the stores of a folder follow, as hexadecimal numbers.
 struct LogIds {
-    state: String,
-    order: String,
-    windows: String,
+    kind: StateKind,
+    ids: Vec<String>,
 }
 
 impl LogIds {
-    fn of(topics: &[TopicInfo], topology: &Topology) -> Self {
+    fn of(kind: StateKind, topics: &[TopicInfo], topology: &Topology) -> Self {
         let id = |name: &Topic| {
             let info = topics.iter().find(|info| info.spec.topic == *name);
             info.map_or("none".to_owned(), |info| format!("{:032x}", info.id))
         };
-        let (state, order) = (id(topology.state()), id(topology.order()));
-        Self { state, order, windows: id(topology.windows()) }
+        Self { kind, ids: kind.topics(topology).into_iter().map(id).collect() }
     }
 
-    /// The content of `state/log`.
+    /// The content of the file with the ids.
     fn text(&self) -> String {
-        format!("{} {} {}\n", self.state, self.order, self.windows)
+        format!("{}\n", self.ids.join(" "))
     }
 
     /// Whether this content is of this log, in either form.
     fn is(&self, content: &str) -> bool {
-        content == self.text() || content == format!("{} {}\n", self.state, self.order)
+        let is_former = || content == format!("{}\n", self.ids[..2].join(" "));
+        content == self.text() || (self.kind == StateKind::Tasks && is_former())
     }
 }
 
-/// The state folder of a data folder; `None` if there is none.
+/// The folder with the state of tasks in a data folder; `None` if there is none.
 pub fn find(data_dir: &Path) -> Option<PathBuf> {
-    Some(data_dir.join(STATE)).filter(|dir| dir.is_dir())
+    Some(StateKind::Tasks.folder(data_dir)).filter(|dir| dir.is_dir())
 }
 
-/// The state folder, to read while its process may run; `None` if there is none, or none of this
+/// The same folder, to read while its process may run; `None` if there is none, or none of this
 /// log.
 pub fn find_for_log(data_dir: &Path, topics: &[TopicInfo], topology: &Topology) -> Option<PathBuf> {
-    let dir = data_dir.join(STATE);
+    let dir = StateKind::Tasks.folder(data_dir);
     let follows = fs::read_to_string(dir.join(LOG_IDS)).ok()?;
-    LogIds::of(topics, topology).is(&follows).then_some(dir)
+    LogIds::of(StateKind::Tasks, topics, topology).is(&follows).then_some(dir)
 }
 
 /// Why a folder could not be made to follow a log.
@@ -156,7 +185,7 @@ mod tests {
         let topology = Topology::new("t.", 1);
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
         let (one, other) = (log(&one, &topology), log(&other, &topology));
-        let folder = StateFolder::claim(dir.path()).expect("free");
+        let folder = StateFolder::claim(dir.path(), StateKind::Tasks).expect("free");
         let store = folder.dir().join("task-0");
         for (log, stays) in [(&one, false), (&one, true), (&other, false), (&other, true)] {
             fs::create_dir_all(&store).expect("a folder");
@@ -179,7 +208,7 @@ mod tests {
             let specs = topology.specs().into_iter();
             specs.map(|spec| TopicInfo { id: id(&spec.topic), spec }).collect()
         };
-        let folder = StateFolder::claim(dir.path()).expect("free");
+        let folder = StateFolder::claim(dir.path(), StateKind::Tasks).expect("free");
         let (store, file) = (folder.dir().join("task-0"), folder.dir().join(LOG_IDS));
         let log = ListedLog::default();
         fs::write(&file, format!("{:032x} {:032x}\n", 7, 7)).expect("a writable folder");
@@ -196,13 +225,40 @@ mod tests {
     }
 
     #[test]
+    fn the_state_of_channels_has_a_folder_of_its_own_and_follows_its_topic_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let topology = Topology::new("t.", 1);
+        let tasks = StateFolder::claim(dir.path(), StateKind::Tasks).expect("free");
+        let channels = StateFolder::claim(dir.path(), StateKind::Channels).expect("free");
+        let stores = [&tasks, &channels].map(|folder| folder.dir().join("task-0"));
+        let log = ListedLog::default();
+        let follow = |of_outputs, of_others| {
+            let id = |topic: &Topic| match topic == topology.out_state() {
+                true => of_outputs,
+                false => of_others,
+            };
+            let specs = topology.specs().into_iter();
+            log.set_topics(Ok(specs.map(|spec| TopicInfo { id: id(&spec.topic), spec }).collect()));
+            for (folder, store) in [&tasks, &channels].into_iter().zip(&stores) {
+                fs::create_dir_all(store).expect("a folder");
+                folder.follow(&log, &topology).expect("it works");
+            }
+            [stores[0].exists(), stores[1].exists()]
+        };
+        assert_eq!(follow(1, 1), [false, false]);
+        assert_eq!(follow(1, 1), [true, true]);
+        assert_eq!(follow(2, 1), [true, false]);
+        assert_eq!(follow(2, 2), [false, true]);
+    }
+
+    #[test]
     fn a_locked_folder_is_reported_with_its_holder_and_is_free_afterwards() {
         let dir = tempfile::tempdir().expect("a folder");
-        let first = StateFolder::claim(dir.path()).expect("free");
-        let text = StateFolder::claim(dir.path()).expect_err("taken").to_string();
+        let first = StateFolder::claim(dir.path(), StateKind::Tasks).expect("free");
+        let text = StateFolder::claim(dir.path(), StateKind::Tasks).expect_err("taken").to_string();
         assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
         assert!(text.contains("--data-dir"), "{text}");
         drop(first);
-        StateFolder::claim(dir.path()).expect("free again");
+        StateFolder::claim(dir.path(), StateKind::Tasks).expect("free again");
     }
 }

@@ -1,7 +1,7 @@
 //! Opens the log of a process, creates and checks its topics, and reports their offsets.
 //!
-//! The embedded log and the state are two folders in the data folder, `log` and `state`; on Kafka
-//! there is only `state`. Commands and the running process share these functions, so that both
+//! The embedded log, the state of tasks and the state of channels are three folders in the data
+//! folder: `log`, `state` and `fold`; on Kafka there is no `log`. Commands and the running process share these functions, so that both
 //! report topics alike.
 
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct ProcessPorts {
     pub log: Arc<dyn Log>,
     /// The task stores, in a process with tasks.
     pub stores: Option<Arc<dyn Stores>>,
+    /// The stores of channels' state, in a process that serves clients.
+    pub channel_stores: Option<Arc<dyn Stores>>,
     /// The topics' names.
     pub topology: Topology,
     /// The wall clock.

@@ -27,6 +27,8 @@ const EVERY_ROLE: &[Role] = &[Role::All, Role::Admit, Role::Derive, Role::Gatewa
 const DEV: &[Role] = &[Role::All];
 const ADMIT: &[Role] = &[Role::All, Role::Admit];
 const DERIVE: &[Role] = &[Role::All, Role::Derive];
+/// The roles with local state.
+const WITH_STATE: &[Role] = &[Role::All, Role::Derive, Role::Gateway];
 const GATEWAY: &[Role] = &[Role::All, Role::Gateway];
 /// The roles that decode events.
 const DECODERS: &[Role] = &[Role::All, Role::Admit, Role::Gateway];
@@ -50,8 +52,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--data-dir"),
         default: ".tidewire",
         accepts: "a folder",
-        roles: DERIVE,
-        meaning: "folder of the task state and of the embedded log; created if it is missing",
+        roles: WITH_STATE,
+        meaning: "folder of the local state and of the embedded log; created if it is missing",
     },
     Setting {
         key: "log",

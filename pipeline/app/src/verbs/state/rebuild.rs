@@ -9,14 +9,14 @@ use tidewire_engine::port::Stores as _;
 
 use crate::cli::StateRebuildArgs;
 use crate::process_exit::ProcessExit;
-use crate::runtime::state_folder::StateFolder;
+use crate::runtime::state_folder::{StateFolder, StateKind};
 use crate::{configure, terminal};
 
 /// Removes the state and prints how many tasks had some.
 pub(super) fn run(args: &StateRebuildArgs) -> Result<(), ProcessExit> {
     let config = configure::for_command(&args.settings)?;
     super::folder(&config)?;
-    let folder = StateFolder::claim(&config.data.dir)?;
+    let folder = StateFolder::claim(&config.data.dir, StateKind::Tasks)?;
     let shown = folder.dir().display();
     let stores = RocksStores::new(rocks::Config::new(folder.dir()));
     let meant = super::partitions(&stores, &args.partitions)?;

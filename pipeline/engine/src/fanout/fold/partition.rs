@@ -16,7 +16,7 @@ use tidewire_schemas::event::EventView;
 
 use super::progress::FoldProgress;
 use super::request::SnapshotRequest;
-use super::snapshot::{ChannelSnapshot, PageEncoder, StateEntry};
+use super::snapshot::{ChannelSnapshot, PageEncoder, SnapshotEntry};
 use super::store_open::{ENTRIES, OpenedFoldStore};
 use crate::fanout::identity::Accounts;
 use crate::fanout::totals::FanoutTotals;
@@ -247,7 +247,7 @@ fn add_entry(encoder: &mut PageEncoder<'_>, key: &[u8], value: &[u8]) -> Control
         return ControlFlow::Continue(());
     };
     let EntryKey { account, state_key } = key;
-    encoder.add(StateEntry { account, state_key, event: &event })
+    encoder.add(SnapshotEntry { account, state_key, event: &event })
 }
 
 /// What the key of a record says of an entry, beside its channel.

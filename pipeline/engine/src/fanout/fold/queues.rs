@@ -2,7 +2,7 @@
 //!
 //! A snapshot must have all that was in the log when it was asked for. So the end of the partition,
 //! open transactions included, is requested after the request has come, and the request is answered
-//! once the fold has read up to there. One request for the end is in flight per partition; whoever
+//! once the fold has read up to there. One request for the end is in flight per partition; what
 //! comes after it waits for the next one. Ends and deadlines ascend along a queue:
 //!
 //! ```text

@@ -77,7 +77,7 @@ impl AsRef<[u8]> for OwnedPage {
 
 /// One value of a channel's state.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StateEntry<'a> {
+pub(super) struct SnapshotEntry<'a> {
     pub(super) account: &'a str,
     pub(super) state_key: &'a str,
     pub(super) event: &'a EventView<'a>,
@@ -112,7 +112,7 @@ impl<'a> PageEncoder<'a> {
     }
 
     /// Adds an entry. `Break` if it does not fit: the snapshot is truncated before it.
-    pub(super) fn add(&mut self, entry: StateEntry<'_>) -> ControlFlow<()> {
+    pub(super) fn add(&mut self, entry: SnapshotEntry<'_>) -> ControlFlow<()> {
         self.entry.clear();
         put_entry(&mut self.entry, entry);
         // With the comma that may be before it.
@@ -149,8 +149,8 @@ impl<'a> PageEncoder<'a> {
     }
 }
 
-fn put_entry(out: &mut Vec<u8>, entry: StateEntry<'_>) {
-    let StateEntry { account, state_key, event } = entry;
+fn put_entry(out: &mut Vec<u8>, entry: SnapshotEntry<'_>) {
+    let SnapshotEntry { account, state_key, event } = entry;
     let mut time = String::with_capacity(24);
     format_rfc3339(event.timestamp_ms, &mut time);
     let members = [

@@ -20,7 +20,7 @@ use super::store_open::FoldStoreLocation;
 use crate::fanout::hub::Hub;
 use crate::fanout::offsets::STATE_TOPIC;
 use crate::fanout::topics_check::{self, TopicsState};
-use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Stores};
+use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Stores, Wake};
 use crate::record::{Millis, MonotonicMillis, Offset, Partition, Record};
 use crate::telemetry::{self, FoldCounts};
 use crate::turn::EngineError;
@@ -124,6 +124,11 @@ impl StateFold {
         }
         self.wait(now, at_most).map_err(of_log)?;
         Ok(false)
+    }
+
+    /// Ends the wait of a turn from another thread.
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        self.reader.waker()
     }
 
     /// Writes what is in memory and closes the stores. Requests are answered that the state is not

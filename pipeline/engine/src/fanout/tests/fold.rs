@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use self::fixture::{FoldFixture, StateRecord};
-use super::log::TransactionEnd;
+use super::log::LogTransactionEnd;
 use super::stores::StoreWriter;
 use crate::fanout::identity::Accounts;
 use crate::record::Millis;
@@ -85,7 +85,7 @@ fn records_that_are_no_state_are_skipped_and_change_nothing() {
 #[test]
 fn a_snapshot_waits_for_the_end_of_a_transaction_that_was_open_when_it_was_asked_for() {
     let mut fixture = FoldFixture::new(StoreWriter::AtOnce);
-    for (end, entries) in [(TransactionEnd::Abort, 0), (TransactionEnd::Commit, 1)] {
+    for (end, entries) in [(LogTransactionEnd::Abort, 0), (LogTransactionEnd::Commit, 1)] {
         fixture.open_transaction("c:1");
         fixture.put(record("c:1", "a1", "k"));
         let asked = fixture.ask("c:1", Accounts::All);
@@ -115,7 +115,7 @@ fn a_snapshot_that_can_not_be_made_within_2_s_is_unavailable_and_the_next_one_is
     fixture.pass_time(1);
     fixture.turns(1);
     assert!(fixture.is_unavailable(asked));
-    fixture.end_transaction("c:1", TransactionEnd::Commit);
+    fixture.end_transaction("c:1", LogTransactionEnd::Commit);
     assert_eq!(fixture.snapshot("c:1", Accounts::All).entries.len(), 1);
 }
 

@@ -34,7 +34,7 @@ impl StoredPartition {
 
 /// How a transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TransactionEnd {
+pub(super) enum LogTransactionEnd {
     Commit,
     Abort,
 }
@@ -172,11 +172,11 @@ impl MemoryLog {
     }
 
     /// Ends the open transaction; its control record takes an offset.
-    pub(super) fn end_transaction(&self, at: &TopicPartition, end: TransactionEnd) {
+    pub(super) fn end_transaction(&self, at: &TopicPartition, end: LogTransactionEnd) {
         let mut stored = self.stored.lock().unwrap();
         let stored = stored.entry(at.clone()).or_default();
         let from = stored.open_from.take().expect("one is open");
-        if end == TransactionEnd::Abort {
+        if end == LogTransactionEnd::Abort {
             drop(stored.records.split_off(&from));
         }
         stored.end += 1;

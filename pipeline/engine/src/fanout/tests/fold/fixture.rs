@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::{Event, EventView};
 
-use super::super::log::{MemoryLog, TransactionEnd};
+use super::super::log::{LogTransactionEnd, MemoryLog};
 use super::super::stores::{MemoryStores, StoreWriter};
 use crate::fanout::config::FanoutConfig;
 use crate::fanout::fold::request::SnapshotAnswer;
@@ -202,11 +202,11 @@ impl FoldFixture {
         self.open_from.insert(at.partition, self.log.end(&at));
     }
 
-    pub(super) fn end_transaction(&mut self, channel: &str, end: TransactionEnd) {
+    pub(super) fn end_transaction(&mut self, channel: &str, end: LogTransactionEnd) {
         let at = self.at(channel);
         self.log.end_transaction(&at, end);
         let from = self.open_from.remove(&at.partition).expect("one is open");
-        if end == TransactionEnd::Abort {
+        if end == LogTransactionEnd::Abort {
             self.records.retain(|(of, offset), _| *of != at.partition || *offset < from);
         }
     }

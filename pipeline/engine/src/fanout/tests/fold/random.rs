@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::log::TransactionEnd;
+use super::super::log::LogTransactionEnd;
 use super::super::stores::StoreWriter;
 use super::fixture::{FoldFixture, StateRecord};
 use crate::fanout::identity::Accounts;
@@ -14,7 +14,7 @@ const ACCOUNTS: [&str; 3] = ["a1", "a10", "b"];
 const KEYS: [&str; 3] = ["", "k", "k\0l"];
 
 #[derive(Clone, Debug)]
-enum Step {
+enum FoldStep {
     Put {
         channel: usize,
         account: usize,
@@ -28,7 +28,7 @@ enum Step {
     NoState(usize),
     Control(usize),
     /// Opens a transaction, or ends the open one.
-    Transaction(usize, TransactionEnd),
+    Transaction(usize, LogTransactionEnd),
     Turns(usize),
     Time(i64),
     Write,
@@ -41,24 +41,24 @@ enum Step {
     CreateTopicsAgain,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = FoldStep> {
     let key = (0..CHANNELS.len(), 0..ACCOUNTS.len(), 0..KEYS.len());
-    let end = prop_oneof![Just(TransactionEnd::Commit), Just(TransactionEnd::Abort)];
+    let end = prop_oneof![Just(LogTransactionEnd::Commit), Just(LogTransactionEnd::Abort)];
     let channel = 0..CHANNELS.len();
     prop_oneof![
-        8 => key.clone().prop_map(|(channel, account, key)| Step::Put { channel, account, key }),
-        4 => key.prop_map(|(channel, account, key)| Step::Remove { channel, account, key }),
-        1 => channel.clone().prop_map(Step::NoState),
-        1 => channel.clone().prop_map(Step::Control),
-        2 => (channel.clone(), end).prop_map(|(channel, end)| Step::Transaction(channel, end)),
-        6 => (1usize..4).prop_map(Step::Turns),
-        3 => (1i64..400).prop_map(Step::Time),
-        2 => Just(Step::Write),
+        8 => key.clone().prop_map(|(channel, account, key)| FoldStep::Put { channel, account, key }),
+        4 => key.prop_map(|(channel, account, key)| FoldStep::Remove { channel, account, key }),
+        1 => channel.clone().prop_map(FoldStep::NoState),
+        1 => channel.clone().prop_map(FoldStep::Control),
+        2 => (channel.clone(), end).prop_map(|(channel, end)| FoldStep::Transaction(channel, end)),
+        6 => (1usize..4).prop_map(FoldStep::Turns),
+        3 => (1i64..400).prop_map(FoldStep::Time),
+        2 => Just(FoldStep::Write),
         6 => (channel, proptest::collection::vec(0..ACCOUNTS.len() + 1, 0..3))
-            .prop_map(|(channel, accounts)| Step::Ask { channel, accounts }),
-        1 => Just(Step::Kill),
-        1 => Just(Step::Close),
-        1 => Just(Step::CreateTopicsAgain),
+            .prop_map(|(channel, accounts)| FoldStep::Ask { channel, accounts }),
+        1 => Just(FoldStep::Kill),
+        1 => Just(FoldStep::Close),
+        1 => Just(FoldStep::CreateTopicsAgain),
     ]
 }
 
@@ -77,7 +77,7 @@ struct History {
 }
 
 impl History {
-    fn take(&mut self, step: &Step) {
+    fn take(&mut self, step: &FoldStep) {
         let fixture = &mut self.fixture;
         let record = |channel: usize, account: usize, key: usize| StateRecord {
             channel: CHANNELS[channel],
@@ -85,39 +85,39 @@ impl History {
             state_key: KEYS[key],
         };
         match *step {
-            Step::Put { channel, account, key } => {
+            FoldStep::Put { channel, account, key } => {
                 fixture.put(record(channel, account, key));
             }
-            Step::Remove { channel, account, key } => {
+            FoldStep::Remove { channel, account, key } => {
                 fixture.remove(record(channel, account, key));
             }
-            Step::NoState(channel) => {
+            FoldStep::NoState(channel) => {
                 let channel = CHANNELS[channel];
                 let key = format!("{channel}\0a1\0k");
                 fixture.append_raw(channel, Some(key.as_bytes()), Some(b"no event"));
             }
-            Step::Control(channel) => fixture.skip(CHANNELS[channel]),
-            Step::Transaction(channel, end) => {
+            FoldStep::Control(channel) => fixture.skip(CHANNELS[channel]),
+            FoldStep::Transaction(channel, end) => {
                 let channel = CHANNELS[channel];
                 match fixture.has_open_transaction(channel) {
                     true => fixture.end_transaction(channel, end),
                     false => fixture.open_transaction(channel),
                 }
             }
-            Step::Turns(count) => (0..count).for_each(|_| self.turn()),
-            Step::Time(ms) => fixture.pass_time(ms),
-            Step::Write => fixture.stores.write_all(),
-            Step::Ask { channel, accounts: ref of } => {
+            FoldStep::Turns(count) => (0..count).for_each(|_| self.turn()),
+            FoldStep::Time(ms) => fixture.pass_time(ms),
+            FoldStep::Write => fixture.stores.write_all(),
+            FoldStep::Ask { channel, accounts: ref of } => {
                 self.open.push(fixture.ask(CHANNELS[channel], accounts(of)));
             }
-            Step::Kill => self.restart(),
-            Step::Close => {
+            FoldStep::Kill => self.restart(),
+            FoldStep::Close => {
                 self.fixture.close();
                 self.check_answers();
                 assert!(self.open.is_empty(), "a close answers all");
                 self.fixture.reopen(Millis(0)).unwrap();
             }
-            Step::CreateTopicsAgain => {
+            FoldStep::CreateTopicsAgain => {
                 fixture.create_topics_again();
                 fixture.follow_topics();
                 // What is asked for the former topics is not compared.
@@ -152,7 +152,7 @@ impl History {
     fn finish(mut self) {
         for channel in CHANNELS {
             if self.fixture.has_open_transaction(channel) {
-                self.fixture.end_transaction(channel, TransactionEnd::Commit);
+                self.fixture.end_transaction(channel, LogTransactionEnd::Commit);
             }
         }
         for _ in 0..4 {
