@@ -5,8 +5,9 @@
 //! replaces a schema registry; [`http`], [`websocket`] and [`event_source`] are clients that
 //! remember positions and can be cut in the middle of a frame; [`browser`] is the client most
 //! people have; [`frames`], [`subscriber_pool`], [`publisher`] and [`latency`] are the load
-//! generator; [`metric_histogram`] reads what a server has counted; [`fuzz`] lists every parser;
-//! [`wall_clock`] is a clock for tests that run the engine themselves.
+//! generator; [`metric_histogram`] reads what a server has counted, and [`folder`] what it has on
+//! disk; [`fuzz`] lists every parser; [`wall_clock`] is a clock for tests that run the engine
+//! themselves.
 //!
 //! Nothing here checks the code under test with that code: frames are parsed by a few lines of this
 //! crate or by tungstenite.
@@ -21,6 +22,7 @@ pub mod client_program;
 pub mod cut_stream;
 pub mod event_source;
 pub mod fake_registry;
+pub mod folder;
 pub mod frames;
 pub mod fuzz;
 pub mod http;
