@@ -40,6 +40,12 @@ fn others_get_every_event_beside_a_busy_account_and_a_popular_post() {
 }
 
 #[test]
+fn the_state_of_many_users_is_made_whole_and_others_get_every_event_beside_them() {
+    let arguments = ["--rate", "50", "--seconds", "1", "--users", "2000"];
+    run(env!("CARGO_BIN_EXE_bench-skew"), &arguments);
+}
+
+#[test]
 fn the_pipeline_on_kafka_delivers_everything_and_reports_its_hops() {
     let arguments = ["--log", "kafka", "--seconds", "1", "--rate", "200", "--subscribers", "10"];
     run(env!("CARGO_BIN_EXE_bench-pipeline"), &[&arguments[..], &["--events", "5000"]].concat());
