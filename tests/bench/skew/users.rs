@@ -24,9 +24,9 @@ const POLL: Duration = Duration::from_millis(250);
 /// Nothing processed for this long means that everything is.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Records of the lanes per user: the follow, its copy for the user who is followed, and the
-/// notification.
-const RECORDS_PER_USER: u64 = 3;
+/// Records of the lanes per user: the follow, and its copy for the user who is followed. `unread`
+/// runs for the notification where it is made.
+const RECORDS_PER_USER: u64 = 2;
 
 /// What making the state took.
 pub(crate) struct StateOfUsers {

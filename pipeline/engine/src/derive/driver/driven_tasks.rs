@@ -89,6 +89,10 @@ mod tests {
     use super::*;
     use crate::derive::START;
     use crate::operators::OPERATORS;
+    use crate::port::Table;
+
+    /// The users with notifications (`operators/unread.rs`).
+    const UNREAD_USERS: Table = Table(120);
 
     /// Each user follows the next.
     fn follows(users: usize) -> Vec<Event> {
@@ -128,6 +132,17 @@ mod tests {
         assert_eq!((one.facts, one.record_bytes), (four.facts, four.record_bytes));
         assert!(one.packs < four.packs && four.packs <= 4 * 4 * 4, "{one:?}, {four:?}");
         assert!(four.pack_bytes < four.record_bytes, "{four:?}");
+    }
+
+    #[test]
+    fn facts_reach_the_task_of_their_key() {
+        let mut driven = DrivenTasks::new(OPERATORS, 4);
+        let done = driven.process_batch(&follows(64));
+        assert_eq!(done.facts, 64, "a copy for each user who is followed");
+        let unread = driven.tasks.iter_mut().map(|task| task.all(UNREAD_USERS).len());
+        let unread: Vec<usize> = unread.collect();
+        assert_eq!(unread.iter().sum::<usize>(), 64);
+        assert!(unread.iter().all(|users| *users > 0), "{unread:?}");
     }
 
     #[test]
