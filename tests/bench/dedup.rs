@@ -1,11 +1,11 @@
 //! Benchmark of de-duplication: CPU time of a new id by the number of ids that a task has.
 //!
-//! `bench-dedup [--minutes 15] [IDS...]`. One task without a log, with its store on disk, takes events with new
-//! ids, a thousand per transaction, at a rate with which they all are within the window of a day. At
-//! each number of ids it prints the cost of the last ones, with decoding and the order record, the
-//! cost of copies, and the size of the store. Ids are added for so many minutes at most; then it
-//! measures at the number it has reached. Last, the store is opened again, and the filter of ids
-//! read from it.
+//! `bench-dedup [--minutes 15] [IDS...]`. One task without a log, with its store on disk, takes
+//! events with new ids, a thousand per transaction, at a rate with which they all are within the
+//! window of a day. At each number of ids it prints the cost of the last ones, with decoding and
+//! the order record, the cost of copies, and the size of the store. Ids are added for so many
+//! minutes at most; then it measures at the number it has reached. Last, the store is opened again,
+//! and the filter of ids read from it.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 

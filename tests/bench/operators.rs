@@ -1,10 +1,10 @@
 //! Benchmark of DERIVE's operators: CPU time per event on one thread, without a log.
 //!
-//! `bench-operators [EVENTS] [--tasks 8]`. The mix of `tidewire generate` passes one task whose store is in
-//! memory, a thousand events per transaction, with all facts and copies that follow. First with
-//! de-duplication and delivery alone; then with twenty operators that no event moves, with each
-//! operator alone, and with those of every deployment, also without the audit. The best of several
-//! rounds counts.
+//! `bench-operators [EVENTS] [--tasks 8]`. The mix of `tidewire generate` passes one task whose
+//! store is in memory, a thousand events per transaction, with all facts and copies that follow.
+//! First with de-duplication and delivery alone; then with twenty operators that no event moves,
+//! with each operator alone, and with those of every deployment, also without the audit. The best
+//! of several rounds counts.
 //!
 //! Last, the packs of facts of eight tasks that share the events, by the events per task and
 //! transaction; with `--tasks` only those, of this many tasks.

@@ -6,8 +6,8 @@
 //! in the *post* run likes of one post, which has a million likes already. The gate: the others'
 //! p99 is at most 1.5 times that of the even run. It has processed those before it is measured.
 //!
-//! With `--users` instead of a busy account or post: the state of so many users, then a load of acts
-//! of any of them, beside the even run. It prints how fast the state is made, and its size.
+//! With `--users` instead of a busy account or post: the state of so many users, then a load of
+//! acts of any of them, beside the even run. It prints how fast the state is made, and its size.
 //!
 //! Every run has a server of its own, on the embedded log. Memory is the server's.
 //!
