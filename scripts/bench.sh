@@ -17,4 +17,7 @@ for name in "${names[@]}"; do
   if [ "$name" = bench-pipeline ]; then
     "$CARGO_TARGET_DIR/release/$name" --log kafka --warm-up 60
   fi
+  if [ "$name" = bench-skew ]; then
+    "$CARGO_TARGET_DIR/release/$name" --users 1000000
+  fi
 done

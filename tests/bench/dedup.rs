@@ -1,18 +1,22 @@
 //! Benchmark of de-duplication: CPU time of a new id by the number of ids that a task has.
 //!
-//! `bench-dedup [IDS...]`. One task without a log, with its store on disk, takes events with new
-//! ids, a thousand per transaction and one per millisecond of event time. At each number of ids it
-//! prints the cost of the last ones, with decoding and the order record, and the cost of copies.
-//! Then the store is opened again, and the filter of ids read from it.
+//! `bench-dedup [--minutes 15] [IDS...]`. One task without a log, with its store on disk, takes
+//! events with new ids, a thousand per transaction, at a rate with which they all are within the
+//! window of a day. At each number of ids it prints the cost of the last ones, with decoding and
+//! the order record, the cost of copies, and the size of the store. Ids are added for so many
+//! minutes at most; then it measures at the number it has reached. Last, the store is opened again,
+//! and the filter of ids read from it.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
+use std::num::NonZeroU32;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tidewire_connectors::rocks::{Config, RocksStores};
-use tidewire_engine::derive::dedup::Dedup;
+use tidewire_engine::derive::dedup::{Dedup, WINDOW_MS};
 use tidewire_engine::derive::{
     Context, Events, Flow, Input, Operator, OperatorError, Operators, TopologyDriver, table_specs,
 };
@@ -20,13 +24,21 @@ use tidewire_engine::port::Stores;
 use tidewire_engine::record::Partition;
 use tidewire_schemas::Priority;
 use tidewire_schemas::event::Event;
+use tidewire_tests::folder::bytes_in;
 use tidewire_tests::{machine, process};
 
 /// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const IDS: [usize; 3] = [1_000_000, 10_000_000, 50_000_000];
+const IDS: [usize; 3] = [1_000_000, 20_000_000, 100_000_000];
+
+/// Minutes after which no more ids are added, unless given.
+const MINUTES: u64 = 15;
+
+/// The rate of few ids.
+const EVENTS_PER_SECOND_MIN: u32 = 1_000;
+
 const BATCH: usize = 1_000;
 
 /// The last part of the ids, which is measured, and at most so many.
@@ -67,32 +79,39 @@ struct Spent {
     clock: Duration,
 }
 
-fn main() {
-    let given: Vec<usize> = std::env::args().skip(1).filter_map(|n| n.parse().ok()).collect();
-    let steps = if given.is_empty() { IDS.to_vec() } else { given };
+struct Arguments {
+    /// The numbers of ids at which the cost is measured, ascending.
+    steps: Vec<usize>,
+    /// How long ids are added at most.
+    limit: Duration,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            eprintln!("bench-dedup: {why}");
+            return ExitCode::from(2);
+        }
+    };
     println!("{}", machine::describe());
     let dir = tempfile::tempdir().expect("a folder for the store");
     let stores = RocksStores::new(Config::new(dir.path()));
     let mut driver = opened(&stores);
-    let mut next = 0;
-    for ids in steps {
-        let measured = (ids / MEASURED_SHARE).clamp(BATCH, MEASURED_MAX);
-        take_events(&mut driver, next, ids.saturating_sub(measured));
-        let from = ids.saturating_sub(measured).max(next);
-        let new = take_events(&mut driver, from, ids);
-        next = ids;
-        let before = ACCEPTED.load(Ordering::Relaxed);
-        assert_eq!(before, ids, "every new id is accepted");
-        let copies = take_events(&mut driver, 0, measured.min(ids));
-        assert_eq!(ACCEPTED.load(Ordering::Relaxed), before, "every copy is dropped");
-        let each = |spent: Duration, of: usize| spent.as_secs_f64() * 1e6 / of as f64;
-        println!(
-            "  {ids} ids: {:.2} µs CPU and {:.2} µs per new id, {:.2} µs CPU per copy; {} MiB RSS",
-            each(new.cpu, ids - from),
-            each(new.clock, ids - from),
-            each(copies.cpu, measured.min(ids)),
-            resident_bytes() >> 20,
-        );
+    driver.set_events_per_second(events_per_second(&arguments.steps));
+    let deadline = Instant::now() + arguments.limit;
+    let mut ids = 0;
+    for step in arguments.steps {
+        let measured = (step / MEASURED_SHARE).clamp(BATCH, MEASURED_MAX);
+        let grown_to = grow(&mut driver, (ids, step.saturating_sub(measured)), deadline);
+        let is_late = grown_to + measured < step;
+        ids = step.min(grown_to + measured);
+        measure(&mut driver, grown_to, ids);
+        println!("    the store has {} MiB", bytes_in(dir.path()).expect("it is ours") >> 20);
+        if is_late {
+            println!("  stopped before {step} ids: raise --minutes");
+            break;
+        }
     }
     drop(driver);
     let mut driver = opened(&stores);
@@ -102,6 +121,65 @@ fn main() {
     }
     let ms = begun.elapsed().as_millis();
     println!("  opened again: the ids of the store are read in {reads} steps, {ms} ms in all");
+    ExitCode::SUCCESS
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let (mut steps, mut minutes) = (Vec::new(), MINUTES);
+    while let Some(word) = words.next() {
+        if word == "--minutes" {
+            let number = words.next().and_then(|n| n.parse().ok());
+            minutes = number.ok_or("--minutes needs a number")?;
+        } else {
+            let number = word.parse().ok().filter(|n| *n > 0);
+            let unknown = || format!("{word}: unknown; see the top of tests/bench/dedup.rs");
+            steps.push(number.ok_or_else(unknown)?);
+        }
+    }
+    if steps.is_empty() {
+        steps.extend(IDS);
+    }
+    steps.sort_unstable();
+    steps.dedup();
+    Ok(Arguments { steps, limit: Duration::from_secs(60 * minutes) })
+}
+
+/// The rate at which all ids and copies are appended within the window, so that none expires. The
+/// window is nearly full at the last step then, as at a task that has run for a day.
+fn events_per_second(steps: &[usize]) -> NonZeroU32 {
+    let all = steps.last().map_or(0, |last| last + steps.len() * MEASURED_MAX) as u64;
+    let window_s = WINDOW_MS.unsigned_abs() / 1_000 * 49 / 50;
+    let rate = u32::try_from(all / window_s + 1).expect("below billions of ids a second");
+    NonZeroU32::new(rate.max(EVENTS_PER_SECOND_MIN)).expect("not zero")
+}
+
+/// Adds ids up to a number, or until the deadline; returns how many there are.
+fn grow(driver: &mut TopologyDriver, (from, to): (usize, usize), deadline: Instant) -> usize {
+    let mut ids = from;
+    while ids < to && Instant::now() < deadline {
+        let next = to.min(ids + BATCH);
+        take_events(driver, ids, next);
+        ids = next;
+    }
+    ids
+}
+
+/// Prints the cost of these ids, and of as many copies of the first ones.
+fn measure(driver: &mut TopologyDriver, from: usize, to: usize) {
+    let count = to - from;
+    let new = take_events(driver, from, to);
+    let before = ACCEPTED.load(Ordering::Relaxed);
+    assert_eq!(before, to, "every new id is accepted");
+    let copies = take_events(driver, 0, count);
+    assert_eq!(ACCEPTED.load(Ordering::Relaxed), before, "every copy is dropped");
+    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / count as f64;
+    println!(
+        "  {to} ids: {:.2} µs CPU and {:.2} µs per new id, {:.2} µs CPU per copy; {} MiB RSS",
+        each(new.cpu),
+        each(new.clock),
+        each(copies.cpu),
+        resident_bytes() >> 20,
+    );
 }
 
 fn opened(stores: &Arc<RocksStores>) -> TopologyDriver {

@@ -1,20 +1,24 @@
 //! Benchmark of DERIVE's operators: CPU time per event on one thread, without a log.
 //!
-//! `bench-operators [EVENTS]`. The mix of `tidewire generate` passes one task whose store is in
-//! memory, a thousand events per transaction, with all facts and copies that follow. First with
-//! de-duplication and delivery alone; then with twenty operators that no event moves, with each
-//! operator alone, and with those of every deployment, also without the audit. The best of several
-//! rounds counts.
+//! `bench-operators [EVENTS] [--tasks 8]`. The mix of `tidewire generate` passes one task whose
+//! store is in memory, a thousand events per transaction, with all facts and copies that follow.
+//! First with de-duplication and delivery alone; then with twenty operators that no event moves,
+//! with each operator alone, and with those of every deployment, also without the audit. The best
+//! of several rounds counts.
+//!
+//! Last, the packs of facts of eight tasks that share the events, by the events per task and
+//! transaction; with `--tasks` only those, of this many tasks.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tidewire_app::synthetic::Generator;
 use tidewire_engine::derive::dedup::Dedup;
 use tidewire_engine::derive::{
-    AuditMode, ChannelDelivery, Context, Events, Flow, Input, Operator, OperatorError, Operators,
-    ProcessedBatch, START, TopologyDriver,
+    AuditMode, ChannelDelivery, Context, DrivenTasks, Events, Flow, Input, Operator, OperatorError,
+    Operators, PackedBatch, ProcessedBatch, START, TopologyDriver,
 };
 use tidewire_engine::operators::OPERATORS;
 use tidewire_engine::operators::follows::Follows;
@@ -31,6 +35,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EVENTS: usize = 100_000;
 const ROUNDS: usize = 3;
 const BATCH: usize = 1_000;
+
+/// Tasks whose packs are counted.
+const TASKS: u32 = 8;
+
+/// Events per task and transaction for which packs are counted.
+const TASK_BATCHES: [usize; 3] = [125, 12, 1];
 
 /// Microseconds that twenty operators without events may cost.
 const IDLE_MAX_US: f64 = 0.3;
@@ -79,24 +89,60 @@ struct Round {
     audit_bytes: usize,
 }
 
-fn main() {
-    let count = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
+struct Arguments {
+    count: usize,
+    /// Measure only the packs of this many tasks.
+    tasks: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            eprintln!("bench-operators: {why}");
+            return ExitCode::from(2);
+        }
+    };
     println!("{}", machine::describe());
-    let events = events(count);
-    println!("{count} events of the mix of `generate`, one task, no log:");
+    let events = events(arguments.count);
+    println!("{} events of the mix of `generate`, no log", arguments.count);
+    if arguments.tasks.is_none() {
+        measure_operators(&events);
+    }
+    measure_packs(&events, arguments.tasks.unwrap_or(TASKS));
+    ExitCode::SUCCESS
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments { count: EVENTS, tasks: None };
+    while let Some(word) = words.next() {
+        if word == "--tasks" {
+            let tasks = words.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+            arguments.tasks = Some(tasks.ok_or("--tasks needs a number from 1")?);
+        } else {
+            let wrong = |_| format!("{word}: unknown; see the top of tests/bench/operators.rs");
+            arguments.count = word.parse().map_err(wrong)?;
+        }
+    }
+    Ok(arguments)
+}
+
+fn measure_operators(events: &[Event]) {
+    let count = events.len();
+    println!("one task:");
     let on = AuditMode::On;
-    let none = measure("de-duplication and delivery", &events, (&[&Dedup, &ChannelDelivery], on));
+    let none = measure("de-duplication and delivery", events, (&[&Dedup, &ChannelDelivery], on));
     let idle: Vec<&'static dyn Operator> = (100..120).map(|n| leaked(Idle(n))).collect();
-    let idle = measure("with 20 operators that no event moves", &events, (around(&idle), on));
+    let idle = measure("with 20 operators that no event moves", events, (around(&idle), on));
     let more = (idle.cpu.as_secs_f64() - none.cpu.as_secs_f64()) * 1e6 / count as f64;
     println!("  20 idle operators: {more:+.3} µs per event, limit {IDLE_MAX_US}");
     for operator in OPERATORS.iter().filter(|o| o.events() == Events::Moved) {
-        let of = measure(&format!("{} alone", operator.name()), &events, (alone(*operator), on));
+        let of = measure(&format!("{} alone", operator.name()), events, (alone(*operator), on));
         let more = (of.cpu.as_secs_f64() - none.cpu.as_secs_f64()) * 1e6 / count as f64;
         println!("  {}: {more:+.2} µs per event of the mix", operator.name());
     }
-    let all = measure("all operators", &events, (OPERATORS, on));
-    let off = measure("all operators, no audit", &events, (OPERATORS, AuditMode::Off));
+    let all = measure("all operators", events, (OPERATORS, on));
+    let off = measure("all operators, no audit", events, (OPERATORS, AuditMode::Off));
     let audit = (all.cpu.as_secs_f64() - off.cpu.as_secs_f64()) * 1e6 / count as f64;
     let records = (count + all.facts) as f64;
     println!(
@@ -106,6 +152,31 @@ fn main() {
         all.audit_bytes as f64 / count as f64,
     );
     println!("  ratio to none: {:.2}", all.cpu.as_secs_f64() / none.cpu.as_secs_f64());
+}
+
+/// The packs by the events of a transaction.
+fn measure_packs(events: &[Event], tasks: u32) {
+    println!("{tasks} tasks, all operators:");
+    for batch in TASK_BATCHES {
+        let mut driven = DrivenTasks::new(OPERATORS, tasks);
+        let mut all = PackedBatch::default();
+        for events in events.chunks(batch * tasks as usize) {
+            let done = driven.process_batch(events);
+            all.facts += done.facts;
+            all.record_bytes += done.record_bytes;
+            all.packs += done.packs;
+            all.pack_bytes += done.pack_bytes;
+        }
+        let each = |n: usize| n as f64 / events.len() as f64;
+        println!(
+            "  {batch} events per task and transaction: per event {:.2} facts and copies, {:.3} \
+             packs; {:.0} bytes packed, {:.0} as records",
+            each(all.facts),
+            each(all.packs),
+            each(all.pack_bytes),
+            each(all.record_bytes),
+        );
+    }
 }
 
 fn leaked(operator: Idle) -> &'static dyn Operator {

@@ -28,8 +28,20 @@ fn new_ids_are_accepted_and_copies_dropped_from_a_store_on_disk() {
 }
 
 #[test]
+fn operators_are_measured_in_one_task_and_packs_in_several() {
+    run(env!("CARGO_BIN_EXE_bench-operators"), &["500"]);
+    run(env!("CARGO_BIN_EXE_bench-operators"), &["500", "--tasks", "3"]);
+}
+
+#[test]
 fn others_get_every_event_beside_a_busy_account_and_a_popular_post() {
     let arguments = ["--rate", "50", "--seconds", "1", "--likes", "2000"];
+    run(env!("CARGO_BIN_EXE_bench-skew"), &arguments);
+}
+
+#[test]
+fn the_state_of_many_users_is_made_whole_and_others_get_every_event_beside_them() {
+    let arguments = ["--rate", "50", "--seconds", "1", "--users", "2000"];
     run(env!("CARGO_BIN_EXE_bench-skew"), &arguments);
 }
 

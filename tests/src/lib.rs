@@ -5,7 +5,8 @@
 //! replaces a schema registry; [`http`], [`websocket`] and [`event_source`] are clients that
 //! remember positions and can be cut in the middle of a frame; [`browser`] is the client most
 //! people have; [`frames`], [`subscriber_pool`], [`publisher`] and [`latency`] are the load
-//! generator; [`fuzz`] lists every parser; [`wall_clock`] is a clock for tests that run the engine
+//! generator; [`metric_histogram`] reads what a server has counted, and [`folder`] what it has on
+//! disk; [`fuzz`] lists every parser; [`wall_clock`] is a clock for tests that run the engine
 //! themselves.
 //!
 //! Nothing here checks the code under test with that code: frames are parsed by a few lines of this
@@ -21,11 +22,13 @@ pub mod client_program;
 pub mod cut_stream;
 pub mod event_source;
 pub mod fake_registry;
+pub mod folder;
 pub mod frames;
 pub mod fuzz;
 pub mod http;
 pub mod latency;
 pub mod machine;
+pub mod metric_histogram;
 pub mod process;
 pub mod publisher;
 pub mod received_event;

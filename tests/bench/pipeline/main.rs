@@ -6,6 +6,8 @@
 //! expected event has reached the subscribers, who must have each once. CPU and memory are the
 //! server's process alone.
 //!
+//! Each phase also prints how many partitions a transaction of DERIVE wrote to.
+//!
 //! On Kafka (`--log kafka`) the broker runs on the same machine; its append times give the share of
 //! each stage, and the cost of the idle process is measured last.
 //!
@@ -18,6 +20,7 @@ mod hops;
 mod idle;
 mod saturated;
 mod steady;
+mod transactions;
 
 use std::io;
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use tidewire_tests::publisher::MAX_EVENTS_PER_POST;
 use tidewire_tests::server::{Server, command};
 use tidewire_tests::subscriber_pool::SubscriberPool;
 
-use crate::{ACCOUNT, Arguments, endpoint, row};
+use crate::{ACCOUNT, Arguments, endpoint, row, transactions};
 
 /// Connections that post, so that one sends while the other waits for its response.
 const POSTERS: usize = 2;
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     let expected = expected_deliveries(&lines, &channel);
     let mut pool =
         SubscriberPool::connect(&endpoint(server, &channel, SEQ_MARKER), SUBSCRIBERS, SUBSCRIBERS)?;
+    let committed = transactions::read(server)?;
     let before = usage(server.pid())?;
     let begin = Instant::now();
     let addr = server.addr();
@@ -55,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments, server: &Server) -> io::Result<()> {
     report(arguments, last_arrival - begin, posted);
     row("CPU µs per event", (after.cpu - before.cpu).as_secs_f64() * 1e6 / lines.len() as f64);
     row("resident MiB after", after.resident_bytes as f64 / f64::from(1 << 20));
+    transactions::report(server, &committed)?;
     row("expected", (expected * SUBSCRIBERS as u64) as f64);
     row("delivered", delivered as f64);
     match (delivered, pool.repeated()) == (expected * SUBSCRIBERS as u64, 0) {

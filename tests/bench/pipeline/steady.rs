@@ -15,7 +15,7 @@ use tidewire_tests::publisher::{LineEncoder, PostTarget, Schedule, pace};
 use tidewire_tests::server::Server;
 use tidewire_tests::subscriber_pool::SubscriberPool;
 
-use crate::{ACCOUNT, Arguments, endpoint, row};
+use crate::{ACCOUNT, Arguments, endpoint, row, transactions};
 
 /// Authors the posts are spread over.
 const AUTHORS: u64 = 64;
@@ -86,6 +86,7 @@ pub(crate) fn run(
     };
     follow(0, arguments.warm_up)?;
     let before = usage(server.pid())?;
+    let committed = transactions::read(server)?;
     let mut latencies = follow(arguments.rate * arguments.warm_up, arguments.seconds)?;
     let cpu = usage(server.pid())?.cpu - before.cpu;
     let deliveries = latencies.count() as f64;
@@ -95,6 +96,7 @@ pub(crate) fn run(
     row(&format!("{from} to socket, p50 ms"), millis(latencies.percentile(50.0)));
     row(&format!("{from} to socket, p99 ms"), millis(latencies.percentile(99.0)));
     row("CPU µs per event, its deliveries included", cpu.as_secs_f64() * 1e6 / events);
+    transactions::report(server, &committed)?;
     row("expected = delivered", deliveries);
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! byte, so it fails for an operator that depends on anything but its input, its tables and task
 //! time.
 
+use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -31,11 +32,18 @@ use crate::topology::{Lane, Topology};
 use crate::value_level::ValueLevel;
 use crate::verdict::{Decision, TopicId, Verdict, VerdictSource};
 
+mod driven_tasks;
+
+pub use driven_tasks::{DrivenTasks, PackedBatch};
+
 /// The driver's first time, 2026-01-05T10:00:00Z.
 pub const START: Millis = Millis(1_767_607_200_000);
 
-/// The only partition.
+/// The partition of a task that is driven alone.
 const PARTITION: Partition = Partition(0);
+
+/// Events of [`TopologyDriver::process_batch`] per second of the wall clock.
+const EVENTS_PER_SECOND: u32 = 1_000;
 
 /// The reason for every `expect` here.
 const NEVER_FAILS: &str = "the store of a test or benchmark never fails";
@@ -49,6 +57,13 @@ struct DrivenTransaction {
 enum DriverInput {
     Record(Lane, Record),
     Tick(TickTime),
+}
+
+/// A record of a lane that waits for the task of its partition.
+struct QueuedRecord {
+    lane: Lane,
+    partition: Partition,
+    body: Body,
 }
 
 /// What a batch has caused.
@@ -127,6 +142,7 @@ pub struct ProcessedBatch {
 pub struct TopologyDriver {
     operators: Operators,
     config: DeriveConfig,
+    partition: Partition,
     sandbox: Sandbox,
     /// The wall clock.
     now: Millis,
@@ -134,6 +150,7 @@ pub struct TopologyDriver {
     next: [u64; Lane::COUNT],
     /// The lanes that are consumed to their ends.
     ended: LaneSet,
+    events_per_second: u32,
     /// Outputs that [`TopologyDriver::read_output`] has not returned yet.
     outputs: Vec<Outgoing>,
     history: Vec<DrivenTransaction>,
@@ -142,38 +159,35 @@ pub struct TopologyDriver {
 impl TopologyDriver {
     /// A task with these operators and empty tables, at [`START`].
     pub fn new(operators: Operators) -> Self {
-        Self::over(operators, Catalogue::builtin(), Box::<MemoryStore>::default())
+        Self::with_store(operators, Box::<MemoryStore>::default())
     }
 
     /// The same with another catalogue.
     pub fn with_catalogue(operators: Operators, catalogue: &'static Catalogue) -> Self {
-        Self::over(operators, catalogue, Box::<MemoryStore>::default())
+        let config = DeriveConfig { catalogue, ..config(1) };
+        Self::over(operators, config, PARTITION, Box::<MemoryStore>::default())
     }
 
     /// A task with the tables of a store, at [`START`]. A replay begins with empty tables.
     pub fn with_store(operators: Operators, store: Box<dyn Store>) -> Self {
-        Self::over(operators, Catalogue::builtin(), store)
+        Self::over(operators, config(1), PARTITION, store)
     }
 
-    fn over(operators: Operators, catalogue: &'static Catalogue, store: Box<dyn Store>) -> Self {
-        let config = DeriveConfig {
-            topology: Topology::new("t.", 1),
-            catalogue,
-            instance: "driver".to_owned(),
-            thread: 0,
-            build: "test".to_owned(),
-            settings_hash: 0,
-            standby: false,
-            dedup_filter_bytes: DEDUP_FILTER_BYTES,
-            hash_seed: 0,
-        };
+    fn over(
+        operators: Operators,
+        config: DeriveConfig,
+        partition: Partition,
+        store: Box<dyn Store>,
+    ) -> Self {
         Self {
-            sandbox: opened(&config, operators, store),
+            sandbox: opened(&config, operators, partition, store),
             operators,
             config,
+            partition,
             now: START,
             next: [0; Lane::COUNT],
             ended: LaneSet::ALL,
+            events_per_second: EVENTS_PER_SECOND,
             outputs: Vec::new(),
             history: Vec::new(),
         }
@@ -277,42 +291,65 @@ impl TopologyDriver {
         piped
     }
 
+    /// Sets how many events of [`TopologyDriver::process_batch`] are appended per second of the
+    /// wall clock: 1,000 at first.
+    pub fn set_events_per_second(&mut self, events: NonZeroU32) {
+        self.events_per_second = events.get();
+    }
+
     /// Processes events in one transaction, and the facts and copies that follow from them in
-    /// further ones; moves the wall clock and the lanes on by a millisecond per event. For
-    /// benchmarks: nothing is kept for [`TopologyDriver::replay`] or
-    /// [`TopologyDriver::read_output`].
+    /// further ones; moves the wall clock on before. For benchmarks: nothing is kept for
+    /// [`TopologyDriver::replay`] or [`TopologyDriver::read_output`].
     pub fn process_batch(&mut self, events: &[Event]) -> ProcessedBatch {
         let mut done = ProcessedBatch::default();
-        let lanes = events.iter().map(|event| Lane::of(event.priority));
-        let bodies = events.iter().map(|event| Body::new(None, Some(&event.encode()), &[]));
-        let mut taken: Vec<(Lane, Body)> = lanes.zip(bodies).collect();
-        self.now.0 += taken.len() as i64;
-        let lanes = [Lane::FactsUrgent, Lane::Facts].map(|l| (l, self.topology().lane(l).clone()));
-        while !taken.is_empty() {
-            for (lane, body) in taken.drain(..) {
-                let next = &mut self.next[lane.index()];
-                let record = Record { offset: Offset(*next), timestamp: self.now, body };
-                *next += 1;
-                let records = self.sandbox.take(lane, &record).expect(NEVER_FAILS);
-                done.facts += if lane.has_facts() { records } else { 0 };
-            }
-            let tick = TickTime { at: self.now, ended: self.ended };
-            self.sandbox.tick(tick).expect(NEVER_FAILS);
-            for output in self.sandbox.commit().expect(NEVER_FAILS).outputs {
-                match lanes.iter().find(|(_, topic)| *topic == output.topic) {
-                    Some((lane, _)) => {
-                        done.packs += 1;
-                        done.pack_bytes += output.body.as_bytes().len();
-                        taken.push((*lane, output.body));
-                    }
-                    None if output.topic == *self.topology().out_audit() => {
-                        done.audit_bytes += output.body.as_bytes().len();
-                    }
-                    None => done.outputs += 1,
-                }
-            }
+        let mut waiting: Vec<QueuedRecord> =
+            events.iter().map(|event| queued(event, self.partition)).collect();
+        self.pass_time_of(events.len());
+        while !waiting.is_empty() {
+            waiting = self.process_records(waiting, &mut done);
         }
         done
+    }
+
+    /// Moves the wall clock on by the time in which this many events are appended.
+    fn pass_time_of(&mut self, events: usize) {
+        self.now.0 += events as i64 * 1_000 / i64::from(self.events_per_second);
+    }
+
+    /// Processes records in one transaction, adds what that has caused, and returns the packs that
+    /// it wrote.
+    fn process_records(
+        &mut self,
+        records: Vec<QueuedRecord>,
+        done: &mut ProcessedBatch,
+    ) -> Vec<QueuedRecord> {
+        for QueuedRecord { lane, body, .. } in records {
+            let next = &mut self.next[lane.index()];
+            let record = Record { offset: Offset(*next), timestamp: self.now, body };
+            *next += 1;
+            let records = self.sandbox.take(lane, &record).expect(NEVER_FAILS);
+            done.facts += if lane.has_facts() { records } else { 0 };
+        }
+        let tick = TickTime { at: self.now, ended: self.ended };
+        self.sandbox.tick(tick).expect(NEVER_FAILS);
+        let topology = &self.config.topology;
+        let mut packs = Vec::new();
+        for Outgoing { topic, partition, body } in self.sandbox.commit().expect(NEVER_FAILS).outputs
+        {
+            let lanes = [Lane::FactsUrgent, Lane::Facts];
+            match lanes.into_iter().find(|lane| *topology.lane(*lane) == topic) {
+                Some(lane) => {
+                    done.packs += 1;
+                    done.pack_bytes += body.as_bytes().len();
+                    packs.push(QueuedRecord { lane, partition, body });
+                }
+                None if topic == *topology.out_audit() => {
+                    done.audit_bytes += body.as_bytes().len();
+                }
+                None => done.outputs += 1,
+            }
+        }
+        packs
     }
 
     /// Advances the wall clock, and injects ticks while a timer is due. Without a backlog in a lane
@@ -401,7 +438,7 @@ impl TopologyDriver {
     pub fn replay(&self) -> Result<(), String> {
         let empty = Box::<MemoryStore>::default();
         let config = DeriveConfig { hash_seed: 1, ..self.config.clone() };
-        let mut again = opened(&config, self.operators, empty);
+        let mut again = opened(&config, self.operators, self.partition, empty);
         for (n, DrivenTransaction { input, executed: first }) in self.history.iter().enumerate() {
             again.set_level(first.order.level);
             again.set_settings(first.order.settings_hash);
@@ -422,10 +459,36 @@ impl TopologyDriver {
     }
 }
 
-fn opened(config: &DeriveConfig, operators: Operators, mut store: Box<dyn Store>) -> Sandbox {
+/// The settings of tasks of this many partitions.
+fn config(partitions: u32) -> DeriveConfig {
+    DeriveConfig {
+        topology: Topology::new("t.", partitions),
+        catalogue: Catalogue::builtin(),
+        instance: "driver".to_owned(),
+        thread: 0,
+        build: "test".to_owned(),
+        settings_hash: 0,
+        standby: false,
+        dedup_filter_bytes: DEDUP_FILTER_BYTES,
+        hash_seed: 0,
+    }
+}
+
+/// An event in the lane of its priority.
+fn queued(event: &Event, partition: Partition) -> QueuedRecord {
+    let body = Body::new(None, Some(&event.encode()), &[]);
+    QueuedRecord { lane: Lane::of(event.priority), partition, body }
+}
+
+fn opened(
+    config: &DeriveConfig,
+    operators: Operators,
+    partition: Partition,
+    mut store: Box<dyn Store>,
+) -> Sandbox {
     let progress = store.progress().expect(NEVER_FAILS);
     let progress = progress.and_then(|stored| TaskProgress::decode(&stored)).unwrap_or_default();
-    let stored = StoredTask { partition: PARTITION, store, progress };
+    let stored = StoredTask { partition, store, progress };
     Sandbox::new(config.clone(), operators, stored).expect(NEVER_FAILS)
 }
 

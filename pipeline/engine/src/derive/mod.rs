@@ -73,7 +73,7 @@ mod timer_cause;
 pub use audit::{AuditMode, PART_MAX_BYTES};
 pub use delivery::ChannelDelivery;
 pub use derive_loop::{Derive, DeriveConfig, DerivePorts, HAND_OVER_BYTES, HAND_OVER_MS};
-pub use driver::{ProcessedBatch, START, TopologyDriver};
+pub use driver::{DrivenTasks, PackedBatch, ProcessedBatch, START, TopologyDriver};
 pub use effect_limits::{
     CAUSE_MAX_BYTES, EMISSION_MAX_BYTES, STATE_KEY_MAX_BYTES, STATE_VALUE_MAX_BYTES,
     URGENT_FACTS_MAX,
