@@ -1,8 +1,8 @@
 //! Opens the log of a process, creates and checks its topics, and reports their offsets.
 //!
 //! The embedded log, the state of tasks and the state of channels are three folders in the data
-//! folder: `log`, `state` and `fold`; on Kafka there is no `log`. Commands and the running process share these functions, so that both
-//! report topics alike.
+//! folder: `log`, `state` and `fold`; on Kafka there is no `log`. Commands and the running process
+//! share these functions, so that both report topics alike.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -197,8 +197,8 @@ impl PartitionQueue {
 
     /// The oldest request, if it has waited too long.
     pub(super) fn next_late(&mut self, now: MonotonicMillis) -> Option<SnapshotRequest> {
-        let late = self.waiting.pop_front_if(|first| first.deadline <= now)?;
-        Some(late.request)
+        self.waiting.front().filter(|first| first.deadline <= now)?;
+        Some(self.waiting.pop_front()?.request)
     }
 
     fn due_at(&self, now: MonotonicMillis) -> Option<MonotonicMillis> {

@@ -239,14 +239,17 @@ fn at_most_64_snapshots_are_made_in_a_turn_and_all_requests_are_answered() {
 #[test]
 fn changes_are_handed_over_after_250_ms_and_progress_without_changes_too() {
     let mut fixture = FoldFixture::new(StoreWriter::WhenTold);
-    fixture.put(record("c:1", "a1", "k1"));
+    let first = fixture.put(record("c:1", "a1", "k1"));
     fixture.turns(1);
     fixture.pass_time(249);
     fixture.turns(1);
     assert_eq!(fixture.stores.waiting(), 0);
     fixture.pass_time(1);
-    fixture.turns(1);
-    assert_eq!(fixture.stores.waiting(), 1);
+    let asked = fixture.ask("c:1", Accounts::All);
+    fixture.turns(2);
+    assert_eq!((fixture.stores.waiting(), fixture.stores.rows()), (1, 0));
+    let found = fixture.found(asked).expect("nothing is to be read");
+    assert_eq!(found.entries[0]["event_id"], json!(first), "it is being written");
     // While that is written, a newer value of the key is in memory alone.
     let newest = fixture.put(record("c:1", "a1", "k1"));
     fixture.turns(1);

@@ -46,7 +46,9 @@ fn step() -> impl Strategy<Value = FoldStep> {
     let end = prop_oneof![Just(LogTransactionEnd::Commit), Just(LogTransactionEnd::Abort)];
     let channel = 0..CHANNELS.len();
     prop_oneof![
-        8 => key.clone().prop_map(|(channel, account, key)| FoldStep::Put { channel, account, key }),
+        8 => key
+            .clone()
+            .prop_map(|(channel, account, key)| FoldStep::Put { channel, account, key }),
         4 => key.prop_map(|(channel, account, key)| FoldStep::Remove { channel, account, key }),
         1 => channel.clone().prop_map(FoldStep::NoState),
         1 => channel.clone().prop_map(FoldStep::Control),
