@@ -116,9 +116,8 @@ fn wait_for_keys(server: &Server, channel: &str, keys: usize) -> State {
 fn every_transport_tells_the_same_state_and_its_changes_also_after_a_kill() {
     let mut server = Server::start(&[]);
     let name = |n: usize| format!("u{n:03}");
-    let follows: Vec<Value> = (0..FOLLOWED)
-        .map(|n| follow("user.followed", &name(n), &format!("f{n}")))
-        .collect();
+    let follows: Vec<Value> =
+        (0..FOLLOWED).map(|n| follow("user.followed", &name(n), &format!("f{n}"))).collect();
     post(&server, &follows);
     let channel = "follows:ann";
     let first = wait_for_keys(&server, channel, FOLLOWED);
@@ -178,7 +177,7 @@ fn a_channel_of_both_classes_gives_its_events_alone_unless_a_snapshot_is_asked_f
     let mut client = WebSocketClient::connect(server.addr(), "ann", None).unwrap();
     client.send(&json!({"op": "subscribe", "channel": "campaign:c1", "snapshot": true})).unwrap();
     let mut seen = Vec::new();
-    let mut read = |client: &mut WebSocketClient, seen: &mut Vec<Value>, until: &str| {
+    let read = |client: &mut WebSocketClient, seen: &mut Vec<Value>, until: &str| {
         let deadline = Instant::now() + LIMIT;
         while !seen.iter().any(|frame: &Value| frame["op"] == until) {
             assert!(Instant::now() < deadline, "{seen:?}");

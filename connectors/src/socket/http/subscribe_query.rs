@@ -6,9 +6,7 @@
 
 use http::HeaderMap;
 use tidewire_engine::fanout::config::SUBSCRIPTIONS_MAX;
-use tidewire_engine::fanout::protocol::native::{
-    ErrorCode, RequestError, SnapshotWish, StartAt,
-};
+use tidewire_engine::fanout::protocol::native::{ErrorCode, RequestError, SnapshotWish, StartAt};
 
 use super::query::{QueryError, QueryPairs, SingleValue, unknown};
 use super::request_headers;

@@ -204,7 +204,8 @@ fn a_source_in_a_header_is_read_alike_by_the_gateway_and_from_the_log() {
     let appended = Arc::new(AppendedRecords::default());
     let registry = OneSchema(schema);
     let publish = publish_parts(&appended, Some(Arc::new(registry.clone())));
-    let parts = GatewayParts { publish: Some(publish), hooks: hooks(), workers: Vec::new(), hub: None };
+    let parts =
+        GatewayParts { publish: Some(publish), hooks: hooks(), workers: Vec::new(), hub: None };
     let gateway = start_parts(LIMITS, parts);
     let mut client = RawClient::connect(gateway.local_addr());
     let fields = [
@@ -272,7 +273,8 @@ impl Registry for SilentRegistry {
 fn an_event_is_refused_and_not_stored_while_the_registry_does_not_answer() {
     let appended = Arc::new(AppendedRecords::default());
     let publish = publish_parts(&appended, Some(Arc::new(SilentRegistry)));
-    let parts = GatewayParts { publish: Some(publish), hooks: hooks(), workers: Vec::new(), hub: None };
+    let parts =
+        GatewayParts { publish: Some(publish), hooks: hooks(), workers: Vec::new(), hub: None };
     let gateway = start_parts(LIMITS, parts);
     let mut client = RawClient::connect(gateway.local_addr());
     let binary = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "custom.x")];

@@ -138,11 +138,6 @@ impl SegmentEntry {
         key.and_then(|key| std::str::from_utf8(key).ok())
     }
 
-    /// Whether it removes a value of the channel's state.
-    pub(super) fn is_tombstone(&self) -> bool {
-        self.is_state() && self.body.value().is_none()
-    }
-
     /// Whether subscribers are given it. A change of state is not shown if the catalogue makes it
     /// an event of the channel's stream as well: they are given that.
     pub(super) fn is_shown(&self) -> bool {

@@ -44,7 +44,7 @@ pub(in crate::fanout) enum SnapshotKind {
 
 /// Whether a snapshot has every entry of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnapshotExtent {
+pub(in crate::fanout) enum SnapshotExtent {
     /// It does.
     Whole,
     /// The channel has more than a snapshot may have.
@@ -117,8 +117,8 @@ mod tests {
     use super::*;
 
     fn page(framing: Framing, entries: Option<&str>) -> Vec<u8> {
-        let entries = entries
-            .map(|json| Arc::new(SharedFrame::new(json.as_bytes().into(), &Arc::default())));
+        let entries =
+            entries.map(|json| Arc::new(SharedFrame::new(json.as_bytes().into(), &Arc::default())));
         let page = SnapshotPage {
             channel: "follows:ann",
             position: "AbC",

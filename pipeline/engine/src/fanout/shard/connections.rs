@@ -16,9 +16,7 @@ use crate::fanout::config::SUBSCRIPTIONS_MAX;
 use crate::fanout::identity::Identity;
 use crate::fanout::messages::ConnId;
 use crate::fanout::protocol::framing::Framing;
-use crate::fanout::protocol::native::{
-    CloseReason, ErrorCode, RequestError, StartAt,
-};
+use crate::fanout::protocol::native::{CloseReason, ErrorCode, RequestError, StartAt};
 use crate::fanout::protocol::served_channel::ServedChannel;
 use crate::fanout::protocol::server_messages::ServerMessage;
 use crate::record::MonotonicMillis;

@@ -70,8 +70,8 @@ impl Shard {
         for channel in channels {
             let partition = self.hub.partition_of(&channel.name);
             // It was decoded once when the request was read.
-            let at = decode_start(self.epoch, partition, &start.at)
-                .unwrap_or(SubscriptionStart::Head);
+            let at =
+                decode_start(self.epoch, partition, &start.at).unwrap_or(SubscriptionStart::Head);
             if self.is_subscribed(conn, &channel.name) {
                 continue;
             }
