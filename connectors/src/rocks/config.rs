@@ -15,6 +15,8 @@ pub struct Config {
     pub block_cache_bytes: usize,
     /// Bytes of RocksDB's write buffers, all tasks together.
     pub write_buffer_bytes: usize,
+    /// Files that each store keeps open.
+    pub open_files_max: i32,
     /// Task time between two checkpoints of a task.
     pub checkpoint_every: Duration,
 }
@@ -26,6 +28,7 @@ impl Config {
             dir: dir.into(),
             block_cache_bytes: BLOCK_CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
+            open_files_max: OPEN_FILES_MAX,
             checkpoint_every: CHECKPOINT_EVERY,
         }
     }
@@ -65,7 +68,7 @@ pub(super) const FILTER_BITS: f64 = 10.0;
 pub(super) const BLOCK_BYTES: usize = 4 << 10;
 
 /// Files a task's database keeps open.
-pub(super) const OPEN_FILES_MAX: i32 = 128;
+const OPEN_FILES_MAX: i32 = 128;
 
 /// Files that are not written to are compacted at least this often, to drop expired values.
 pub(super) const EXPIRE_SECONDS: u64 = 6 * 3600;

@@ -22,7 +22,7 @@ use tidewire_engine::record::Partition;
 
 use super::config::{
     BLOCK_BYTES, Config, DROP_EVERY_MS, EXPIRE_SECONDS, FILTER_BITS, META_BUFFER_BYTES,
-    OPEN_FILES_MAX, TABLES_BUFFER_BYTES,
+    TABLES_BUFFER_BYTES,
 };
 use super::layout::{
     META, PROGRESS, TableFamily, check_families, end_of, other_layout, put_row_key, row_key,
@@ -55,6 +55,8 @@ pub(super) type SingleThreadedDb = DBWithThreadMode<SingleThreaded>;
 pub(super) struct SharedBuffers {
     cache: Cache,
     buffers: WriteBufferManager,
+    /// Of each database.
+    open_files_max: i32,
 }
 
 impl SharedBuffers {
@@ -63,7 +65,7 @@ impl SharedBuffers {
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let buffers =
             WriteBufferManager::new_write_buffer_manager(config.write_buffer_bytes, false);
-        Self { cache, buffers }
+        Self { cache, buffers, open_files_max: config.open_files_max }
     }
 }
 
@@ -284,7 +286,7 @@ fn database_options(shared: &SharedBuffers) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_write_buffer_manager(&shared.buffers);
-    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_open_files(shared.open_files_max);
     options.set_max_background_jobs(2);
     options.set_max_total_wal_size(64 << 20);
     options.set_log_level(LogLevel::Warn);

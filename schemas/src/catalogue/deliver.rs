@@ -159,16 +159,6 @@ impl EventType {
         }
         Ok(out)
     }
-
-    /// The key of the entry that an event of this type replaces in the state of this channel;
-    /// `None` if it replaces none.
-    pub fn state_key_in(&self, channel: &str, event: &EventView<'_>) -> Option<String> {
-        let kind = channel.split(':').next()?;
-        self.rules_of(kind, Class::State).next()?;
-        let deliveries = self.deliveries(event).ok()?;
-        let mut states = deliveries.into_iter().filter(|to| to.class == Class::State);
-        states.find(|to| to.channel == channel)?.state_key
-    }
 }
 
 fn is_required(event_type: &EventType, source: &Source) -> bool {

@@ -380,27 +380,6 @@ impl EventType {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// Whether it changes the state of channels of this kind, and each such change is an event of
-    /// the channel's stream as well.
-    pub fn is_state_streamed(&self, kind: &str) -> bool {
-        let streamed = |state: &ChannelRule| {
-            let mut streams = self.rules_of(kind, Class::Stream);
-            streams
-                .any(|rule| rule.id == state.id && (rule.when.is_none() || rule.when == state.when))
-        };
-        let mut states = self.rules_of(kind, Class::State).peekable();
-        states.peek().is_some() && states.all(streamed)
-    }
-
-    /// The rules by which it is delivered to channels of this kind as this class.
-    pub(super) fn rules_of<'a>(
-        &'a self,
-        kind: &'a str,
-        class: Class,
-    ) -> impl Iterator<Item = &'a ChannelRule> {
-        self.channels.iter().filter(move |rule| rule.kind == kind && rule.classes.contains(&class))
-    }
-
     /// Whether its events skip the lanes: every channel is ephemeral and no operator keeps anything
     /// of them.
     pub fn is_ephemeral(&self) -> bool {

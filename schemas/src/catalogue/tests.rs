@@ -6,7 +6,6 @@
 mod compare;
 mod own;
 mod routes;
-mod state;
 
 use super::*;
 use crate::Priority;

@@ -5,8 +5,10 @@
 //! piece, so a slow reader keeps no copy of them.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -23,12 +25,19 @@ use super::state::RouterState;
 use super::subscribe::dev_identity;
 use super::subscribe_query::SubscribeQuery;
 
+/// How long an answer is waited for: longer than a fold that runs may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// `GET /v1/channels/{channel}`.
 pub(super) async fn get(
     State(state): State<RouterState>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Result<Response, ErrorResponse> {
+    let Ok(Path(name)) = name else {
+        let message = "the channel in the path is not percent-encoded UTF-8";
+        return Err(ErrorResponse::new(ErrorCode::InvalidChannel, message));
+    };
     let query = SubscribeQuery::of_state(request.uri().query())?;
     let identity = dev_identity(&query.user()?);
     let channel = ServedChannel::authorize(state.catalogue(), &identity, &name)?;
@@ -46,13 +55,15 @@ pub(super) async fn get(
     let (answer, answered) = oneshot::channel();
     let send = Box::new(move |found| drop(answer.send(found)));
     if !hub.ask_snapshot(&channel.name, identity.accounts, send) {
-        let message = "too many requests for the state of channels wait; repeat it later";
+        let message = "the gateway opens its copy of the state, or too many requests for it wait; \
+                       repeat it after Retry-After";
         return Err(ErrorResponse::overloaded(message));
     }
-    match answered.await {
-        Ok(SnapshotAnswer::Found(snapshot)) => Ok(respond(&channel.name, &position, &snapshot)),
-        Ok(SnapshotAnswer::Unavailable) | Err(_) => {
-            let message = "the gateway is behind the state of this channel; repeat it later";
+    match tokio::time::timeout(ANSWER_LIMIT, answered).await {
+        Ok(Ok(SnapshotAnswer::Found(snapshot))) => Ok(respond(&channel.name, &position, &snapshot)),
+        Ok(Ok(SnapshotAnswer::Unavailable) | Err(_)) | Err(_) => {
+            let message = "the newest state of this channel could not be read in time; repeat it \
+                           after Retry-After";
             Err(ErrorResponse::overloaded(message))
         }
     }

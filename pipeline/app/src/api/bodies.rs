@@ -103,8 +103,8 @@ fn channel_state() -> Value {
             always(
                 "position",
                 reference("Position"),
-                "where to subscribe to get the events that came meanwhile; some of them may be \
-                 contained already",
+                "where to subscribe to get the channel's events since then; it does not resume \
+                 changes of state",
             ),
             always("truncated", json!({ "type": "boolean" }), truncated),
             always("state", list(reference("StateEntry")), "the newest value of each key"),

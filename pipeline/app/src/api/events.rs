@@ -26,8 +26,8 @@ pub(super) fn event_frame() -> Vec<Property> {
     let position = sometimes(
         "position",
         reference("Position"),
-        "the position behind this event; subscribe with it as `from` to continue after it. A \
-         change of state has none",
+        "the position behind this event; subscribe with it as `from` to continue after it. Absent \
+         if the frame is a change of state",
     );
     properties.push(position);
     properties
@@ -38,10 +38,10 @@ pub(super) fn snapshot_frame() -> Vec<Property> {
     let entry = object("The newest value of a key", &state_entry());
     vec![
         always("channel", reference("ChannelName"), "the channel whose state it is"),
-        sometimes("position", reference("Position"), "where the channel's events continue"),
-        always("reset", truth(), "whether it replaces what the client was given before"),
-        always("last", truth(), "whether it is the last page; changes follow it"),
-        sometimes("truncated", truth(), "true: the channel has more entries than a snapshot"),
+        always("reset", boolean(), "whether the client has been given state of it before"),
+        always("first", boolean(), "whether it is the first page: clear what is known"),
+        always("last", boolean(), "whether it is the last page; changes follow it"),
+        sometimes("truncated", boolean(), "true: the channel has more entries than a snapshot"),
         always("state", list(entry), "the entries of this page"),
     ]
 }
@@ -67,7 +67,7 @@ pub(super) fn state_entry() -> Vec<Property> {
     ]
 }
 
-fn truth() -> Value {
+fn boolean() -> Value {
     json!({ "type": "boolean" })
 }
 
@@ -76,7 +76,7 @@ pub fn stream_event() -> Vec<Property> {
     let priority = json!({ "type": "integer", "enum": [0, 1, 2, 3] });
     vec![
         always("channel", reference("ChannelName"), "the channel it was delivered to"),
-        sometimes("key", text(), "the key of the channel's state that this event sets"),
+        sometimes("key", text(), "if it is a change of the channel's state: the key that it sets"),
         always("type", type_name(), "the canonical event type"),
         always("event_id", text(), "unique within the account; the same in every channel"),
         always("account_id", id(), "the account it belongs to"),

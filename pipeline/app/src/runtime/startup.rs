@@ -27,6 +27,9 @@ use crate::runtime::supervisor::Supervisor;
 /// the topics that another process is about to create.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Files that each store of channels keeps open.
+const CHANNEL_OPEN_FILES: i32 = 32;
+
 /// Bytes of the block cache of all stores of channels' state together.
 const CHANNEL_CACHE_BYTES: usize = 16 << 20;
 /// Bytes of the write buffers of all stores of channels' state together, at least.
@@ -102,6 +105,7 @@ fn store_config(folder: &StateFolder, kind: StateKind, partitions: u32) -> rocks
         StateKind::Tasks => defaults,
         StateKind::Channels => rocks::Config {
             block_cache_bytes: CHANNEL_CACHE_BYTES,
+            open_files_max: CHANNEL_OPEN_FILES,
             write_buffer_bytes: CHANNEL_BUFFER_BYTES.max(partitions as usize * STORE_BUFFER_BYTES),
             ..defaults
         },

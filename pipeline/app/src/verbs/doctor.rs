@@ -30,8 +30,9 @@ const FREE_BYTES_MIN: u64 = 1 << 30;
 const OPEN_FILES_MIN: usize = 4_096;
 /// Connections that a gateway should have files for, besides those of Kafka and of the state.
 const SOCKETS_MIN: usize = OPEN_FILES_MIN - limits::RESERVED_FILES;
-/// Files of one partition's state: the tables that RocksDB keeps open, and a few of its own.
-const FILES_PER_PARTITION: usize = 136;
+/// Files of one partition's state, that of its task and that of its channels: the tables that
+/// RocksDB keeps open, and a few of its own.
+const FILES_PER_PARTITION: usize = 136 + 40;
 /// Kafka clients of a process with all roles, and those that each thread of DERIVE adds.
 const CLIENTS: usize = 17;
 const CLIENTS_PER_THREAD: usize = 6;

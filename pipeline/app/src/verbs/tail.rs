@@ -122,17 +122,24 @@ impl TailSession<'_> {
                     terminal::print_line(&shown)?;
                     // A gap is shown and is no event.
                     self.shown += u64::from(event != "gap");
+                    if self.has_shown_all() {
+                        return Ok(StreamEnd::CountReached);
+                    }
                 }
             }
             // After printing: an event that was not printed must not be skipped by the resume.
             if block.id.is_some() {
                 self.position = block.id;
             }
-            if self.args.count.is_some_and(|count| self.shown >= count) {
+            if self.has_shown_all() {
                 return Ok(StreamEnd::CountReached);
             }
         }
         Ok(StreamEnd::Lost)
+    }
+
+    fn has_shown_all(&self) -> bool {
+        self.args.count.is_some_and(|count| self.shown >= count)
     }
 }
 
@@ -205,8 +212,8 @@ fn format_line(event: &str, data: &str) -> String {
         none if none.is_empty() => event.to_owned(),
         given => given,
     };
-    let told = if value["value"].is_null() { &value["data"] } else { &value["value"] };
-    let summary: String = summary_text(told, data).chars().take(TEXT_CHARS_MAX).collect();
+    let content = if value["value"].is_null() { &value["data"] } else { &value["value"] };
+    let summary: String = summary_text(content, data).chars().take(TEXT_CHARS_MAX).collect();
     format!("{time:12}  {lane:8}  {:24}  {event_type:22}  {summary}", text("channel"))
 }
 

@@ -135,7 +135,7 @@ impl HubReader {
             for record in self.taken.drain(..) {
                 at.0[topic] = record.offset.next().0;
                 let entry = match topic {
-                    STATE_TOPIC => SegmentEntry::state(record, at, self.hub.config().catalogue),
+                    STATE_TOPIC => SegmentEntry::state(record, at),
                     _ => SegmentEntry::new(topic, record, at),
                 };
                 match entry {
@@ -155,8 +155,8 @@ impl HubReader {
         }
         let taken = entries.len().max(1);
         self.partitions[partition.0 as usize].at = at;
-        let (epoch, catalogue) = (self.hub.epoch(), self.hub.config().catalogue);
-        let spec = SegmentSpec { seq: 0, partition, before, after: at, epoch, catalogue, entries };
+        let epoch = self.hub.epoch();
+        let spec = SegmentSpec { seq: 0, partition, before, after: at, epoch, entries };
         self.hub.publish(spec);
         Ok(taken)
     }

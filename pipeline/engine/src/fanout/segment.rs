@@ -7,7 +7,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tidewire_schemas::catalogue::Catalogue;
 use tidewire_schemas::event::{DecodeError, EventView};
 
 use super::channel_hash::{channel_hash, scoped_hash, state_hash};
@@ -29,7 +28,6 @@ const STATE_KEY_SEPARATOR: char = '\0';
 pub(super) struct SegmentEntry {
     /// Which output topic.
     pub(super) topic: u8,
-    is_shown: bool,
     /// Bytes of the channel's name, which the record's key begins with.
     channel_len: u32,
     /// Its offset there.
@@ -64,7 +62,6 @@ impl SegmentEntry {
         }
         Ok(Self {
             topic: topic as u8,
-            is_shown: true,
             channel_len: channel_len as u32,
             offset: record.offset.0,
             after,
@@ -77,11 +74,7 @@ impl SegmentEntry {
 
     /// The entry of a record of the state topic. Fails if the key is no text of three parts, or if
     /// there is a value that is no event.
-    pub(super) fn state(
-        record: Record,
-        after: PartitionOffsets,
-        catalogue: &Catalogue,
-    ) -> Result<Self, DecodeError> {
+    pub(super) fn state(record: Record, after: PartitionOffsets) -> Result<Self, DecodeError> {
         let body = record.body;
         let damaged = DecodeError::Damaged { at: 0 };
         let key = std::str::from_utf8(body.key().ok_or(damaged)?).map_err(|_| damaged)?;
@@ -90,19 +83,12 @@ impl SegmentEntry {
         if account.is_empty() {
             return Err(damaged);
         }
-        let is_shown = match body.value() {
-            Some(value) => {
-                let event = EventView::decode(value)?;
-                let kind = channel.split(':').next().unwrap_or_default();
-                let event_type = catalogue.resolve(event.event_type);
-                !event_type.is_some_and(|of| of.is_state_streamed(kind))
-            }
-            None => true,
-        };
+        if let Some(value) = body.value() {
+            EventView::decode(value)?;
+        }
         let account_at = account.as_ptr().addr() - body.as_bytes().as_ptr().addr();
         Ok(Self {
             topic: STATE_TOPIC as u8,
-            is_shown,
             channel_len: channel.len() as u32,
             offset: record.offset.0,
             after,
@@ -138,18 +124,6 @@ impl SegmentEntry {
         key.and_then(|key| std::str::from_utf8(key).ok())
     }
 
-    /// Whether subscribers are given it. A change of state is not shown if the catalogue makes it
-    /// an event of the channel's stream as well: they are given that.
-    pub(super) fn is_shown(&self) -> bool {
-        self.is_shown
-    }
-
-    /// The event's id; empty for a tombstone.
-    pub(super) fn event_id(&self) -> &str {
-        let event = self.body.value().and_then(|value| EventView::decode(value).ok());
-        event.map_or("", |event| event.event_id)
-    }
-
     /// The hash of its channel, in lists of its kind: [`channel_hash`], or [`state_hash`] of it.
     fn list_hash(&self) -> u64 {
         let hash = channel_hash(self.channel());
@@ -183,7 +157,6 @@ pub(super) struct Segment {
     /// Per entry [`scoped_hash`] of that.
     pub(super) scoped: Box<[u64]>,
     epoch: u32,
-    catalogue: &'static Catalogue,
     record_bytes: usize,
     frame_bytes: AtomicUsize,
     /// Bytes that end with this segment: its records and small frames.
@@ -198,14 +171,12 @@ pub(super) struct SegmentSpec {
     pub(super) before: PartitionOffsets,
     pub(super) after: PartitionOffsets,
     pub(super) epoch: u32,
-    /// It says which events of a stream are the newest of a state too.
-    pub(super) catalogue: &'static Catalogue,
     pub(super) entries: Vec<SegmentEntry>,
 }
 
 impl Segment {
     pub(super) fn new(spec: SegmentSpec, totals: &Arc<FanoutTotals>) -> Self {
-        let SegmentSpec { seq, partition, before, after, epoch, catalogue, entries } = spec;
+        let SegmentSpec { seq, partition, before, after, epoch, entries } = spec;
         let channels: Box<[u64]> = entries.iter().map(SegmentEntry::list_hash).collect();
         let scoped = entries.iter().zip(&channels).map(|(e, hash)| scoped_hash(*hash, e.account()));
         let record_bytes =
@@ -220,7 +191,6 @@ impl Segment {
             channels,
             entries: entries.into(),
             epoch,
-            catalogue,
             record_bytes,
             frame_bytes: AtomicUsize::new(EVICTED_MARK),
             held_bytes: AtomicUsize::new(record_bytes),
@@ -240,11 +210,8 @@ impl Segment {
             EventView::decode(value).expect("an entry is only made of an event or a tombstone")
         });
         let channel = entry.channel();
-        let streamed = event.filter(|_| !entry.is_state()).and_then(|event| {
-            self.catalogue.resolve(event.event_type)?.state_key_in(channel, &event)
-        });
-        let state_key = streamed.as_deref().or(entry.state_key());
-        let content = FrameContent { channel, state_key, account: entry.account(), event };
+        let content =
+            FrameContent { channel, state_key: entry.state_key(), account: entry.account(), event };
         // State is not resumed: it begins with another snapshot.
         let token = (!entry.is_state()).then(|| token(self.epoch, self.partition, &entry.after));
         let frame = EventFrame::encode(framing, &content, token.as_deref()).shared(&self.totals);

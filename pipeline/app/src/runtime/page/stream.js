@@ -195,7 +195,7 @@ export class Stream extends EventTarget {
     const now = Date.now();
     const channel = this.channels.get(frame.channel);
     if (!channel) return; // unsubscribed meanwhile
-    channel.position = frame.position;
+    channel.position = frame.position ?? channel.position;
     channel.received += 1;
     this.total += 1;
     const time = Date.parse(frame.timestamp);

@@ -301,7 +301,6 @@ impl CatchUpScan {
                 before,
                 after: self.at,
                 epoch: with.epoch,
-                catalogue: with.hub.config().catalogue,
                 entries,
             },
             with.hub.totals(),

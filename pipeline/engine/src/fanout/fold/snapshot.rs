@@ -55,6 +55,11 @@ impl ChannelSnapshot {
         &self.channel
     }
 
+    /// Bytes of all pages.
+    pub(super) fn bytes(&self) -> usize {
+        self.pages.iter().map(|page| page.bytes().len()).sum()
+    }
+
     /// Whether the channel has more entries than a snapshot may have.
     pub fn is_truncated(&self) -> bool {
         self.extent == SnapshotExtent::Truncated

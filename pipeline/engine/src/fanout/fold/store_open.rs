@@ -37,22 +37,25 @@ pub(super) struct OpenedFoldStore {
 }
 
 impl FoldStoreLocation<'_> {
-    /// Opens the store; destroys it and opens an empty one if it does not fit.
+    /// Opens the store; destroys it and opens an empty one if it does not fit or can't be read: all
+    /// of it is in the log.
     pub(super) fn open(self, bounds: Bounds, now: Millis) -> Result<OpenedFoldStore, StoreError> {
         let fresh =
             FoldProgress { topic_id: self.topic_id, next: bounds.start, newest: Millis::default() };
-        let mut store = self.stores.open(self.partition, TABLES)?;
-        let Some(stored) = store.progress()? else {
-            return Ok(OpenedFoldStore { store, progress: fresh });
-        };
-        let reason = match FoldProgress::decode(&stored) {
-            Some(progress) => match self.misfit(&progress, bounds, now) {
-                None => return Ok(OpenedFoldStore { store, progress }),
-                Some(reason) => reason,
+        let reason = match self.stores.open(self.partition, TABLES) {
+            Ok(mut store) => match store.progress() {
+                Ok(None) => return Ok(OpenedFoldStore { store, progress: fresh }),
+                Ok(Some(stored)) => match FoldProgress::decode(&stored) {
+                    Some(progress) => match self.misfit(&progress, bounds, now) {
+                        None => return Ok(OpenedFoldStore { store, progress }),
+                        Some(reason) => reason,
+                    },
+                    None => "unreadable",
+                },
+                Err(_) => "unreadable",
             },
-            None => "unreadable",
+            Err(_) => "unreadable",
         };
-        store.close()?;
         telemetry::fold_rebuilt(self.partition, reason);
         self.stores.destroy(self.partition)?;
         let store = self.stores.open(self.partition, TABLES)?;

@@ -20,13 +20,18 @@ use super::store_open::FoldStoreLocation;
 use crate::fanout::hub::Hub;
 use crate::fanout::offsets::STATE_TOPIC;
 use crate::fanout::topics_check::{self, TopicsState};
-use crate::port::{Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, Stores, Wake};
+use crate::port::{
+    Isolation, Log, LogError, ReadLimit, Reader, ReaderSlot, StoreError, Stores, Wake,
+};
 use crate::record::{Millis, MonotonicMillis, Offset, Partition, Record};
 use crate::telemetry::{self, FoldCounts};
 use crate::turn::EngineError;
 
 /// Snapshots that are made in one turn, so that reading goes on.
 const SNAPSHOTS_PER_TURN: u64 = 64;
+
+/// Bytes of snapshots after which no other one is made in a turn.
+const SNAPSHOT_BYTES_PER_TURN: usize = 8 * 1_024 * 1_024;
 
 /// Bytes of changes in memory, of all partitions together, above which reading waits.
 const MEMORY_MAX_BYTES: usize = 8 * 1_024 * 1_024;
@@ -55,6 +60,8 @@ pub struct StateFold {
     first: usize,
     taken: Vec<Record>,
     counts: FoldCounts,
+    /// Bytes of the snapshots that this turn has made.
+    built_bytes: usize,
 }
 
 /// A partition and its reader.
@@ -91,7 +98,7 @@ impl StateFold {
             let at = hub.topic_partition(STATE_TOPIC, partition);
             let bounds = log.bounds(&at, Isolation::Committed).map_err(of_log)?;
             let opened = FoldStoreLocation { stores, partition, topic_id }.open(bounds, now);
-            let opened = opened.map_err(|error| EngineError::of_store(OPENING, error))?;
+            let opened = opened.map_err(|error| of_store(OPENING, error))?;
             let slot = reader.add(&at, opened.progress.next).map_err(of_log)?;
             let state = FoldPartition::new(opened);
             partitions.push(FoldedPartition { slot, warm_at: bounds.end, state });
@@ -108,6 +115,7 @@ impl StateFold {
             first: 0,
             taken: Vec::new(),
             counts: FoldCounts::default(),
+            built_bytes: 0,
         })
     }
 
@@ -115,6 +123,7 @@ impl StateFold {
     /// there was nothing to do; returns whether there was. `now` never goes backwards.
     pub fn turn(&mut self, now: MonotonicMillis, at_most: Duration) -> Result<bool, EngineError> {
         self.check_epoch()?;
+        self.built_bytes = 0;
         let read = self.read(now).map_err(of_log)?;
         self.write(now)?;
         let answered = self.answer(now)?;
@@ -194,8 +203,7 @@ impl StateFold {
             if is_full || state.is_due(now) {
                 written = written.and_then(|()| state.hand_over());
             }
-            written
-                .map_err(|error| EngineError::of_store("writing the state of channels", error))?;
+            written.map_err(|error| of_store("writing the state of channels", error))?;
         }
         Ok(())
     }
@@ -218,7 +226,7 @@ impl StateFold {
         now: MonotonicMillis,
     ) -> Result<(), EngineError> {
         let position = self.partitions[partition].state.next();
-        while self.counts.built < SNAPSHOTS_PER_TURN {
+        while self.counts.built < SNAPSHOTS_PER_TURN && self.built_bytes < SNAPSHOT_BYTES_PER_TURN {
             let Some(ready) = self.requests.of(partition).next_ready(position) else {
                 self.answer_late(partition, now);
                 return Ok(());
@@ -244,8 +252,9 @@ impl StateFold {
                 self.counts.built += 1;
                 let state = &mut self.partitions[partition].state;
                 let built = state.snapshot(&request, self.epoch, self.hub.totals());
-                let built = built.map_err(|error| EngineError::of_store(FOLDING, error))?;
+                let built = built.map_err(|error| of_store(FOLDING, error))?;
                 let built = Arc::new(built);
+                self.built_bytes += built.bytes();
                 self.recent.keep(&request, &built, now);
                 built
             }
@@ -292,6 +301,11 @@ impl StateFold {
 /// The epoch of the topics that the hub follows, or will follow.
 fn followed_epoch(hub: &Hub) -> u32 {
     hub.next_epoch().unwrap_or_else(|| hub.epoch())
+}
+
+/// All that a store has is in the log, so the loop is opened again: streams go on meanwhile.
+fn of_store(doing: &'static str, error: StoreError) -> EngineError {
+    EngineError::Retry { doing, source: Box::new(error) }
 }
 
 /// The log has lost what was read, or the topics were created again: the loop is opened again, and

@@ -1,8 +1,8 @@
 //! Encodes an event or a tombstone as a frame, once per framing and shared by all its subscribers.
 //!
-//! A frame keeps the byte ranges of its position token and of its key. A connection whose offsets
-//! differ from the hub's (it is catching up, or its token covers several partitions) gets the same
-//! bytes with another token, and one that is not given a change gets them without the key.
+//! A frame keeps the byte range of its position token. A connection whose offsets differ from the
+//! hub's (it is catching up, or its token covers several partitions) gets the same bytes with
+//! another token in that range. A change of state has no token.
 
 use std::sync::Arc;
 
@@ -48,30 +48,6 @@ impl FramePart {
     }
 }
 
-/// What a connection may need otherwise.
-#[derive(Clone, Copy, Debug, Default)]
-struct ReplaceableParts {
-    token: FramePart,
-    /// The member `key` with its comma.
-    key: FramePart,
-}
-
-/// How a connection's frame differs from that of the others.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::fanout) struct FrameEdit<'a> {
-    /// In place of the frame's own token.
-    pub(in crate::fanout) token: Option<&'a str>,
-    pub(in crate::fanout) key: FrameKey,
-}
-
-/// Whether a frame says which value of its channel's state it sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fanout) enum FrameKey {
-    Keep,
-    /// It does not, so that it is no change for the client.
-    Omit,
-}
-
 impl FrameContent<'_> {
     /// The `event:` of its block in an SSE stream.
     fn event_name(&self) -> &str {
@@ -83,7 +59,7 @@ impl FrameContent<'_> {
 #[derive(Debug)]
 pub(in crate::fanout) struct EventFrame {
     bytes: FrameBytes,
-    parts: ReplaceableParts,
+    token: FramePart,
     /// Bytes of the WebSocket header, 0 for SSE.
     header_len: u8,
 }
@@ -97,7 +73,7 @@ impl EventFrame {
     ) -> Self {
         let data_len = content.event.map_or(0, |event| event.data.len());
         let mut payload = Vec::with_capacity(256 + data_len);
-        let parts = match framing {
+        let token = match framing {
             Framing::WebSocket => put_content(&mut payload, content, Some(token)),
             Framing::Sse => {
                 let mut id = FramePart::default();
@@ -109,9 +85,9 @@ impl EventFrame {
                 payload.extend_from_slice(b"event: ");
                 put_one_line(&mut payload, content.event_name());
                 payload.extend_from_slice(b"\ndata: ");
-                let parts = put_content(&mut payload, content, None);
+                put_content(&mut payload, content, None);
                 payload.extend_from_slice(b"\n\n");
-                ReplaceableParts { token: id, ..parts }
+                id
             }
         };
         let mut bytes = Vec::with_capacity(payload.len() + 10);
@@ -120,7 +96,7 @@ impl EventFrame {
         }
         let header_len = bytes.len() as u8;
         bytes.extend_from_slice(&payload);
-        Self { bytes: FrameBytes::Small(bytes.into()), parts, header_len }
+        Self { bytes: FrameBytes::Small(bytes.into()), token, header_len }
     }
 
     /// Prepares a large frame to be referred to. Its bytes are counted in `totals` from then on.
@@ -159,28 +135,18 @@ impl EventFrame {
         self.put_from(0, out);
     }
 
-    /// Appends the frame as a connection needs it: with another token, or without the key.
-    pub(in crate::fanout) fn put_edited(&self, edit: FrameEdit<'_>, out: &mut OutBuffer) {
+    /// Appends the frame with another token in it.
+    pub(in crate::fanout) fn splice(&self, token: &str, out: &mut OutBuffer) {
         let header = usize::from(self.header_len);
-        let at = |part: FramePart| (header + part.at as usize, part.len as usize);
-        let token = edit.token.map(|token| (at(self.parts.token), token));
-        let key = (edit.key == FrameKey::Omit).then(|| (at(self.parts.key), ""));
-        let mut edits: Vec<_> = [token, key].into_iter().flatten().collect();
-        edits.retain(|((_, len), with)| *len > 0 || !with.is_empty());
-        edits.sort_unstable_by_key(|((at, _), _)| *at);
+        let from = header + self.token.at as usize;
+        let to = from + self.token.len as usize;
         let own = out.own_mut();
         if header > 0 {
-            let removed: usize = edits.iter().map(|((_, len), _)| len).sum();
-            let added: usize = edits.iter().map(|(_, with)| with.len()).sum();
-            put_header(own, self.len() - header - removed + added);
+            put_header(own, self.len() - header - (to - from) + token.len());
         }
-        let mut from = header;
-        for ((at, len), with) in edits {
-            own.extend_from_slice(&self.bytes()[from..at]);
-            own.extend_from_slice(with.as_bytes());
-            from = at + len;
-        }
-        self.put_from(from, out);
+        own.extend_from_slice(&self.bytes()[header..from]);
+        own.extend_from_slice(token.as_bytes());
+        self.put_from(to, out);
     }
 
     /// Appends the bytes from `from` on.
@@ -192,14 +158,14 @@ impl EventFrame {
     }
 }
 
-/// Writes the content as an object and returns where its parts are. A WebSocket's frame names its
+/// Writes the content as an object and returns where its token is. A WebSocket's frame names its
 /// `op` and has the token, if there is one.
 fn put_content(
     out: &mut Vec<u8>,
     content: &FrameContent<'_>,
     websocket: Option<Option<&str>>,
-) -> ReplaceableParts {
-    let mut parts = ReplaceableParts::default();
+) -> FramePart {
+    let mut put_token = FramePart::default();
     out.push(b'{');
     let Some(event) = &content.event else {
         put_field(out, "op", FrameName::Deleted.as_str());
@@ -208,7 +174,7 @@ fn put_content(
         put_field(out, "account_id", content.account);
         out.pop();
         out.push(b'}');
-        return parts;
+        return put_token;
     };
     let mut time = String::with_capacity(24);
     format_rfc3339(event.timestamp_ms, &mut time);
@@ -217,9 +183,7 @@ fn put_content(
     }
     put_field(out, "channel", content.channel);
     if let Some(key) = content.state_key {
-        let at = out.len();
         put_field(out, "key", key);
-        parts.key = FramePart { at: at as u32, len: (out.len() - at) as u32 };
     }
     put_field(out, "type", event.event_type);
     put_field(out, "event_id", event.event_id);
@@ -230,14 +194,14 @@ fn put_content(
     out.push(b',');
     if let Some(token) = websocket.flatten() {
         out.extend_from_slice(b"\"position\":\"");
-        parts.token = FramePart::put(token, out);
+        put_token = FramePart::put(token, out);
         out.extend_from_slice(b"\",");
     }
     put_field(out, "correlation_id", event.correlation_id);
     out.extend_from_slice(b"\"data\":");
     put_json(out, event.data);
     out.push(b'}');
-    parts
+    put_token
 }
 
 fn put_field(out: &mut Vec<u8>, name: &str, value: &str) {

@@ -235,7 +235,9 @@ impl CloseReason {
             Self::InvalidFrame => "a frame that RFC 6455 forbids",
             Self::InvalidUtf8 => "a text frame that is not UTF-8",
             Self::TooLarge => "a message over the limit",
-            Self::Overloaded => "the server is at a limit, or is starting",
+            Self::Overloaded => {
+                "the server is at a limit, is starting, or can't read the newest state"
+            }
             Self::Slow => "the client reads too slowly to keep up",
             Self::ProtocolError => "a binary frame, or too many invalid messages",
             Self::RateLimited => "messages over the rate limit for too long",

@@ -1,13 +1,12 @@
 //! Encodes a page of a snapshot as a frame around entries that all its subscribers share.
 //!
 //! ```text
-//! WebSocket  {"op":"snapshot","channel":…,"position":…,"reset":…,"last":…,"state":[entries]}
-//! SSE        event: snapshot, data: the same without `position`
+//! WebSocket  {"op":"snapshot","channel":…,"reset":…,"first":…,"last":…,"state":[entries]}
+//! SSE        event: snapshot, data: the same
 //! ```
 //!
-//! `position` is where the channel's events continue. A block of SSE has none: until its first
-//! event comes, a stream's position is the one it was sent last. `truncated` is there if the
-//! channel has more entries than a snapshot may have.
+//! It has no position: the channel's events have theirs, and state begins with another snapshot.
+//! `truncated` is there if the channel has more entries than a snapshot may have.
 
 use std::sync::Arc;
 
@@ -19,7 +18,6 @@ use crate::fanout::out_buffer::{OutBuffer, SharedFrame};
 #[derive(Clone, Copy, Debug)]
 pub(in crate::fanout) struct SnapshotPage<'a> {
     pub(in crate::fanout) channel: &'a str,
-    pub(in crate::fanout) position: &'a str,
     pub(in crate::fanout) place: PagePlace,
     pub(in crate::fanout) extent: SnapshotExtent,
     /// The entries, joined by commas; `None`: there is none.
@@ -30,6 +28,7 @@ pub(in crate::fanout) struct SnapshotPage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fanout) struct PagePlace {
     pub(in crate::fanout) kind: SnapshotKind,
+    pub(in crate::fanout) is_first: bool,
     pub(in crate::fanout) is_last: bool,
 }
 
@@ -54,7 +53,7 @@ pub(in crate::fanout) enum SnapshotExtent {
 impl SnapshotPage<'_> {
     /// Appends the page's frame.
     pub(in crate::fanout) fn put(self, framing: Framing, out: &mut OutBuffer) {
-        let head = self.head(framing);
+        let head = self.head();
         let entries = self.entries.map_or(0, |entries| entries.bytes().len());
         let own = out.own_mut();
         match framing {
@@ -75,15 +74,13 @@ impl SnapshotPage<'_> {
         }
     }
 
-    fn head(self, framing: Framing) -> Vec<u8> {
+    fn head(self) -> Vec<u8> {
         let mut json = Vec::with_capacity(160);
         json.push(b'{');
         put_member(&mut json, "op", FrameName::Snapshot.as_str());
         put_member(&mut json, "channel", self.channel);
-        if framing == Framing::WebSocket {
-            put_member(&mut json, "position", self.position);
-        }
         put_flag(&mut json, "reset", self.place.kind == SnapshotKind::Replacing);
+        put_flag(&mut json, "first", self.place.is_first);
         put_flag(&mut json, "last", self.place.is_last);
         if self.extent == SnapshotExtent::Truncated {
             put_flag(&mut json, "truncated", true);
@@ -121,8 +118,7 @@ mod tests {
             entries.map(|json| Arc::new(SharedFrame::new(json.as_bytes().into(), &Arc::default())));
         let page = SnapshotPage {
             channel: "follows:ann",
-            position: "AbC",
-            place: PagePlace { kind: SnapshotKind::First, is_last: true },
+            place: PagePlace { kind: SnapshotKind::First, is_first: true, is_last: true },
             extent: SnapshotExtent::Whole,
             entries: entries.as_ref(),
         };
@@ -135,19 +131,19 @@ mod tests {
     fn a_page_is_one_text_frame_whose_length_counts_the_shared_entries() {
         let frame = page(Framing::WebSocket, Some(r#"{"key":"bob"}"#));
         let json = concat!(
-            r#"{"op":"snapshot","channel":"follows:ann","position":"AbC","reset":false,"#,
-            r#""last":true,"state":[{"key":"bob"}]}"#
+            r#"{"op":"snapshot","channel":"follows:ann","reset":false,"#,
+            r#""first":true,"last":true,"state":[{"key":"bob"}]}"#
         );
         assert_eq!(&frame[..2], [0x81, json.len() as u8]);
         assert_eq!(std::str::from_utf8(&frame[2..]).unwrap(), json);
     }
 
     #[test]
-    fn a_page_is_one_block_without_a_position_and_may_be_empty() {
+    fn a_page_is_one_block_and_may_be_empty() {
         let block = String::from_utf8(page(Framing::Sse, None)).unwrap();
         let expected = concat!(
             "event: snapshot\ndata: {\"op\":\"snapshot\",\"channel\":\"follows:ann\",\"reset\":false,",
-            "\"last\":true,\"state\":[]}\n\n"
+            "\"first\":true,\"last\":true,\"state\":[]}\n\n"
         );
         assert_eq!(block, expected);
     }

@@ -25,7 +25,7 @@ pub(in crate::fanout) struct ListId(pub(in crate::fanout) u32);
 pub(in crate::fanout) enum ListSource {
     /// Its events.
     Log,
-    /// The changes of its state that subscribers are given.
+    /// The changes of its state.
     State,
 }
 
@@ -41,7 +41,7 @@ impl ListSource {
     fn has(self, entry: &SegmentEntry) -> bool {
         match self {
             Self::Log => !entry.is_state(),
-            Self::State => entry.is_state() && entry.is_shown(),
+            Self::State => entry.is_state(),
         }
     }
 }
@@ -322,7 +322,6 @@ mod tests {
     use std::sync::Arc;
 
     use tidewire_schemas::Priority;
-    use tidewire_schemas::catalogue::Catalogue;
     use tidewire_schemas::event::Event;
 
     use super::*;
@@ -348,16 +347,15 @@ mod tests {
         Record { offset: Offset(0), timestamp: Millis(0), body }
     }
 
-    /// An entry of the log, and entries of state: shown, shown in the stream, and a tombstone.
+    /// An entry of the log, and entries of state: a value and a tombstone.
     fn segment() -> Segment {
         let state = |event_type| {
             let record = record("campaigns:a1\0a1\0c1", event_type);
-            SegmentEntry::state(record, PartitionOffsets::default(), Catalogue::builtin()).unwrap()
+            SegmentEntry::state(record, PartitionOffsets::default()).unwrap()
         };
         let log = record("campaigns:a1", Some("campaign.launched"));
         let entries = vec![
             SegmentEntry::new(1, log, PartitionOffsets::default()).unwrap(),
-            state(Some("conversation.created")),
             state(Some("campaign.launched")),
             state(None),
         ];
@@ -367,7 +365,6 @@ mod tests {
             before: PartitionOffsets::default(),
             after: PartitionOffsets::default(),
             epoch: 0,
-            catalogue: Catalogue::builtin(),
             entries,
         };
         Segment::new(spec, &Arc::default())
@@ -394,7 +391,7 @@ mod tests {
             };
             let entries = segment.entries.iter().zip(keys);
             let found: Vec<_> = entries.map(|(entry, key)| channels.find(*key, entry)).collect();
-            assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
+            assert_eq!(found, [Some(log), Some(state), Some(state)]);
         }
     }
 
@@ -420,6 +417,6 @@ mod tests {
         });
         let segment = segment();
         let found: Vec<_> = segment.entries.iter().map(|entry| channels.find(7, entry)).collect();
-        assert_eq!(found, [Some(log), Some(state), None, Some(state)]);
+        assert_eq!(found, [Some(log), Some(state), Some(state)]);
     }
 }

@@ -13,11 +13,10 @@ use std::sync::Arc;
 use super::channels::ListId;
 use super::limiter::ClientLimiter;
 use super::mirror::EntryRef;
-use super::pending_snapshot::ConnState;
+use super::pending_snapshot::PendingSnapshots;
 use crate::fanout::identity::{Accounts, Identity};
 use crate::fanout::messages::{ConnId, FeedNumber, FeedStart, FeedUpdate};
 use crate::fanout::offsets::PartitionOffsets;
-use crate::fanout::protocol::event_frame::FrameKey;
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::segment::SegmentEntry;
@@ -169,8 +168,8 @@ pub(in crate::fanout) struct Conn {
         reason = "most connections have none, and they move between vectors"
     )]
     pub(in crate::fanout) feeds: Vec<Box<CatchUpFeed>>,
-    /// What it waits for or was given of state; most connections have none.
-    pub(in crate::fanout) state: Option<Box<ConnState>>,
+    /// Snapshots to be written; most connections have none.
+    pub(in crate::fanout) snapshots: Option<Box<PendingSnapshots>>,
     /// Channels subscribed to; one of both classes has two entries in `subs`.
     pub(super) channels: u32,
     /// Small frames to be written before events.
@@ -222,7 +221,7 @@ impl Conn {
             identity,
             subs: Vec::new(),
             feeds: Vec::new(),
-            state: None,
+            snapshots: None,
             channels: 0,
             control: Vec::new(),
             partition_offsets: Vec::new(),
@@ -256,19 +255,9 @@ impl Conn {
         }
     }
 
-    /// Whether its events of this partition wait for a snapshot.
-    pub(super) fn holds(&self, partition: Partition) -> bool {
-        self.state.as_ref().is_some_and(|state| state.holds(partition))
-    }
-
     /// Whether a snapshot is still to be written.
-    pub(super) fn waits_for_snapshot(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| !state.snapshots.is_empty())
-    }
-
-    /// Whether an event of a list is a change of state for this client.
-    pub(super) fn frame_key(&self, list: ListId, entry: &SegmentEntry) -> FrameKey {
-        self.state.as_ref().map_or(FrameKey::Keep, |state| state.frame_key(list, entry))
+    pub(super) fn awaits_snapshot(&self) -> bool {
+        self.snapshots.is_some()
     }
 
     /// Notes a gap of an SSE stream that has not begun. `from` is the position that it was opened

@@ -91,7 +91,7 @@ impl Shard {
                 shard.remove_sub(conn, at);
             }
             shard.subscriptions -= conn.channels as usize;
-            conn.state = None;
+            conn.snapshots = None;
             shard.websockets -= usize::from(conn.framing == Framing::WebSocket);
             conn.control = Vec::new();
         });

@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use super::channels::ListId;
 use super::conn::{CatchUpFeed, Conn, FeedPhase, FeedProgress, Mode};
 use super::fill::WriteBudget;
 use super::mirror::EntryRef;
@@ -18,7 +17,6 @@ use crate::fanout::messages::{
     FeedFilter, FeedKey, FeedRequest, FeedStart, FeedUpdate, LostSpan, SweepReply, SweepRequest,
 };
 use crate::fanout::offsets::{PartitionOffsets, token, token_of};
-use crate::fanout::protocol::event_frame::{FrameEdit, FrameKey};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::protocol::names::GapReason;
 use crate::fanout::protocol::native::CloseReason;
@@ -206,10 +204,6 @@ impl Shard {
     pub(super) fn fill_feeds(&mut self, conn: &mut Conn, budget: &mut WriteBudget<'_>) -> bool {
         let mut at = 0;
         while at < conn.feeds.len() {
-            if conn.holds(conn.feeds[at].partition) {
-                at += 1;
-                continue;
-            }
             match self.fill_feed(&mut ConnFeed { conn: &mut *conn, at }, budget) {
                 FeedFill::More => {
                     // The other feeds come first next time, so that none starves.
@@ -351,31 +345,24 @@ impl Shard {
         if passed {
             return;
         }
-        let Some((list, since)) = self.wants(feed, entry) else { return };
+        let Some(since) = self.wants(feed, entry) else { return };
         self.deliveries += 1;
         let conn = &*feed.conn;
         let frame = segment.frame(index, conn.framing);
-        let key = conn.frame_key(list, entry);
         let mut resume = offsets;
         resume.join(&since);
-        let token = match conn.partition_offsets.len() > 1 {
-            true => Some(token_of(budget.epoch, &conn.partition_offsets)),
-            false => (!resume.is_same_position(&entry.after))
-                .then(|| token(budget.epoch, segment.partition, &resume)),
-        };
-        match (&token, key) {
-            (None, FrameKey::Keep) => frame.put(budget.out),
-            _ => frame.put_edited(FrameEdit { token: token.as_deref(), key }, budget.out),
+        if conn.partition_offsets.len() > 1 {
+            frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
+        } else if resume.is_same_position(&entry.after) {
+            frame.put(budget.out);
+        } else {
+            frame.splice(&token(budget.epoch, segment.partition, &resume), budget.out);
         }
         feed.conn.position_moved = false;
     }
 
-    /// Whether a feed wants an entry; if so, its list and the offsets from which on it is wanted.
-    fn wants(
-        &self,
-        feed: &ConnFeed<'_>,
-        entry: &SegmentEntry,
-    ) -> Option<(ListId, PartitionOffsets)> {
+    /// Whether a feed wants an entry; if so, the offsets from which on its channel is wanted.
+    fn wants(&self, feed: &ConnFeed<'_>, entry: &SegmentEntry) -> Option<PartitionOffsets> {
         let (conn, one) = (&*feed.conn, feed.feed());
         let mut subs = conn.subs.iter().filter(|sub| sub.is_of(one.number));
         let sub = subs.find(|sub| self.channels.list(sub.list).is_of(entry))?;
@@ -383,7 +370,7 @@ impl Shard {
         let since = since.map_or_else(PartitionOffsets::default, |(_, since)| *since);
         let due = entry.offset >= since.0[usize::from(entry.topic)]
             && conn.identity.accounts.allows(entry.account());
-        due.then_some((sub.list, since))
+        due.then_some(since)
     }
 
     /// Announces to each of a feed's subscriptions what the log does not have. On SSE the last of

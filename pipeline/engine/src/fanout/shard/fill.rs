@@ -1,9 +1,9 @@
 //! Writes what a connection is due into the caller's buffer, up to a byte budget.
 //!
-//! Order: small frames first, then snapshots that have come, then what feeds have (old events) and
-//! what lists have (new events).
-//! While a connection has feeds, new events get half of the budget, so that a long catch-up does
-//! not hold them up. A budget of one frame goes to either in turn.
+//! Order: small frames first, then what feeds and snapshots have (old events and state) and what
+//! lists have (what is new). While a connection has feeds or snapshots, lists get half of the
+//! budget, so that a long catch-up does not hold up what is new, and feeds and snapshots come first
+//! in turn. A budget of one frame goes to either in turn.
 
 use super::conn::Conn;
 use super::interface::Filled;
@@ -77,16 +77,19 @@ impl Shard {
             self.put_stream_position(conn, out.own_mut());
         }
         let mut all = WriteBudget { out, end: from + budget, epoch };
-        if self.fill_snapshots(conn, &mut all) {
-            return Filled::More;
-        }
         let mut more = false;
-        if !conn.feeds.is_empty() {
+        if !conn.feeds.is_empty() || conn.awaits_snapshot() {
             conn.lists_first = !conn.lists_first;
             let share = if conn.lists_first { budget.div_ceil(2) } else { budget / 2 };
             let mut half = WriteBudget { out: all.out, end: from + share, epoch };
             self.fill_following(conn, &mut half);
-            more = self.fill_feeds(conn, &mut all);
+            if conn.lists_first {
+                more |= self.fill_feeds(conn, &mut all);
+                more |= self.fill_snapshots(conn, &mut all);
+            } else {
+                more |= self.fill_snapshots(conn, &mut all);
+                more |= self.fill_feeds(conn, &mut all);
+            }
         }
         more |= self.fill_following(conn, &mut all);
         if more {
@@ -128,8 +131,7 @@ impl Shard {
             self.refresh_offsets(conn);
             return;
         }
-        let waits = !conn.feeds.is_empty() || conn.waits_for_snapshot();
-        if !std::mem::take(&mut conn.position_due) || waits {
+        if !std::mem::take(&mut conn.position_due) || !conn.feeds.is_empty() {
             return;
         }
         let mut reached: Vec<(Partition, PartitionOffsets)> = Vec::with_capacity(conn.subs.len());

@@ -15,7 +15,6 @@ use super::mirror::EntryRef;
 use super::state::Shard;
 use crate::fanout::messages::RingUpdate;
 use crate::fanout::offsets::token_of;
-use crate::fanout::protocol::event_frame::{FrameEdit, FrameKey};
 use crate::fanout::protocol::framing::Framing;
 use crate::fanout::segment::Segment;
 use crate::record::Partition;
@@ -203,9 +202,6 @@ impl Shard {
         for (at, sub) in conn.subs.iter().enumerate() {
             let Mode::Following { cursor } = sub.mode else { continue };
             let list = self.channels.list(sub.list);
-            if conn.holds(list.partition) {
-                continue;
-            }
             if let Some(reference) = list.get(cursor) {
                 let rank = (list.partition.0 + conn.rotation) % partitions;
                 heads.push(ListHead { rank, reference, cursor, sub: at });
@@ -229,8 +225,7 @@ impl Shard {
                 Some(next) => head.reference = next,
                 None => drop(heads.swap_remove(at)),
             }
-            let of = FollowedEntry { list: sub.list, segment, index: reference.index() };
-            self.deliveries += u64::from(write_followed(conn, of, budget));
+            self.deliveries += u64::from(write_followed(conn, segment, reference.index(), budget));
         }
         let more = !heads.is_empty();
         if more {
@@ -259,39 +254,27 @@ impl Shard {
     }
 }
 
-/// An entry of a list that a connection follows.
-#[derive(Clone, Copy)]
-struct FollowedEntry<'a> {
-    list: ListId,
-    segment: &'a Segment,
-    index: usize,
-}
-
 /// Writes one entry to a connection that follows; `false` if its accounts do not include the
 /// entry's.
 fn write_followed(
     conn: &mut Conn,
-    FollowedEntry { list, segment, index }: FollowedEntry<'_>,
+    segment: &Segment,
+    at: usize,
     budget: &mut WriteBudget<'_>,
 ) -> bool {
-    let entry = &segment.entries[index];
+    let entry = &segment.entries[at];
     if conn.filters_accounts && !conn.identity.accounts.allows(entry.account()) {
         return false;
     }
-    let frame = segment.frame(index, conn.framing);
-    let key = conn.frame_key(list, entry);
+    let frame = segment.frame(at, conn.framing);
     if conn.framing == Framing::Sse && !entry.is_state() {
         conn.set_offsets(segment.partition, entry.after);
         conn.position_moved = false;
         if conn.partition_offsets.len() > 1 {
-            let token = token_of(budget.epoch, &conn.partition_offsets);
-            frame.put_edited(FrameEdit { token: Some(&token), key }, budget.out);
+            frame.splice(&token_of(budget.epoch, &conn.partition_offsets), budget.out);
             return true;
         }
     }
-    match key {
-        FrameKey::Keep => frame.put(budget.out),
-        FrameKey::Omit => frame.put_edited(FrameEdit { token: None, key }, budget.out),
-    }
+    frame.put(budget.out);
     true
 }

@@ -1,55 +1,50 @@
-//! What a connection keeps of the state it waits for: snapshots, and the events in them.
+//! The snapshots that a connection waits for, one of them under way at a time.
 //!
-//! Most connections have nothing of it, so it is one pointer in a connection. The steps between the
-//! phases are in `snapshots.rs`.
+//! Most connections have none, so it is one pointer in a connection. One at a time, because a client
+//! that reads nothing holds what it was sent: the memory of one snapshot, however many channels it
+//! subscribes to. The steps between the phases are in `snapshots.rs`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::channels::ListId;
 use crate::fanout::fold::snapshot::ChannelSnapshot;
 use crate::fanout::messages::SnapshotNumber;
-use crate::fanout::protocol::event_frame::FrameKey;
 use crate::fanout::protocol::snapshot_frame::SnapshotKind;
-use crate::fanout::segment::SegmentEntry;
 use crate::record::{MonotonicMillis, Partition};
 
-/// The state that a connection waits for or was given.
+/// Snapshots that a connection waits for, at most one per list. The first is under way.
 #[derive(Default)]
-pub(in crate::fanout) struct ConnState {
-    /// Snapshots to be written, one per list at most.
-    pub(super) snapshots: Vec<PendingSnapshot>,
-    /// What snapshots contained of channels whose events are delivered too, for a while.
-    pub(super) contained: Vec<ContainedEvents>,
-}
+pub(in crate::fanout) struct PendingSnapshots(VecDeque<PendingSnapshot>);
 
-impl ConnState {
+impl PendingSnapshots {
     pub(super) fn is_empty(&self) -> bool {
-        self.snapshots.is_empty() && self.contained.is_empty()
+        self.0.is_empty()
     }
 
-    /// Whether the events of this partition wait: a snapshot is under way.
-    pub(super) fn holds(&self, partition: Partition) -> bool {
-        self.snapshots.iter().any(|pending| {
-            pending.partition == partition && !matches!(pending.phase, SnapshotPhase::CatchingUp)
-        })
+    /// The one that is under way.
+    pub(super) fn first_mut(&mut self) -> Option<&mut PendingSnapshot> {
+        self.0.front_mut()
     }
 
-    /// Whether an event of a list is a change for the client. It is none while a snapshot is still
-    /// to come, which contains it, or if the last one contained it.
-    pub(super) fn frame_key(&self, list: ListId, entry: &SegmentEntry) -> FrameKey {
-        let mut of_list = self.contained.iter().filter(|contained| contained.list == list);
-        let is_contained = of_list.any(|contained| {
-            let id = entry.event_id();
-            contained.event_ids.binary_search_by(|known| (**known).cmp(id)).is_ok()
-        });
-        let awaits = self.snapshots.iter().any(|pending| pending.stream == Some(list));
-        if is_contained || awaits { FrameKey::Omit } else { FrameKey::Keep }
+    pub(super) fn remove_first(&mut self) {
+        self.0.pop_front();
     }
 
-    /// Forgets what concerns a list that the connection leaves.
+    /// Adds one. If there is one of this list already, that begins again.
+    pub(super) fn add(&mut self, added: PendingSnapshot) {
+        let Some(pending) = self.0.iter_mut().find(|pending| pending.list == added.list) else {
+            return self.0.push_back(added);
+        };
+        if pending.has_begun() {
+            pending.kind = SnapshotKind::Replacing;
+        }
+        pending.phase = SnapshotPhase::Waiting;
+    }
+
+    /// Forgets that of a list which the connection leaves.
     pub(super) fn forget(&mut self, list: ListId) {
-        self.snapshots.retain(|pending| pending.list != list);
-        self.contained.retain(|contained| contained.list != list);
+        self.0.retain(|pending| pending.list != list);
     }
 }
 
@@ -57,16 +52,20 @@ impl ConnState {
 pub(super) struct PendingSnapshot {
     /// The list of the channel's state.
     pub(super) list: ListId,
-    /// That of its events, if they are delivered too.
-    pub(super) stream: Option<ListId>,
     pub(super) partition: Partition,
     pub(super) kind: SnapshotKind,
     pub(super) phase: SnapshotPhase,
+    /// Since when it is the first and not being written; `None` before.
+    pub(super) since: Option<MonotonicMillis>,
 }
 
 impl PendingSnapshot {
+    pub(super) fn new(list: ListId, partition: Partition, kind: SnapshotKind) -> Self {
+        Self { list, partition, kind, phase: SnapshotPhase::Waiting, since: None }
+    }
+
     /// Whether a page is written.
-    pub(super) fn has_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         matches!(self.phase, SnapshotPhase::Writing { page: 1.., .. })
     }
 
@@ -78,19 +77,10 @@ impl PendingSnapshot {
 
 /// How far a snapshot is.
 pub(super) enum SnapshotPhase {
-    /// The channel's events have to catch up first, or the fold had no room for the request.
-    CatchingUp,
+    /// It is not its turn, or the fold could not be asked.
+    Waiting,
     /// The fold is asked.
     Requested(SnapshotNumber),
     /// The next page to write. After the last one it waits until the ring has passed the snapshot.
     Writing { snapshot: Arc<ChannelSnapshot>, page: usize },
-}
-
-/// Events that a snapshot contains, of a channel whose events are delivered too.
-pub(super) struct ContainedEvents {
-    /// The list of the channel's events.
-    pub(super) list: ListId,
-    /// Their ids, ascending.
-    pub(super) event_ids: Vec<Box<str>>,
-    pub(super) until: MonotonicMillis,
 }

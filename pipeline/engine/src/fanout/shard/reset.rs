@@ -128,7 +128,7 @@ impl Shard {
     }
 
     /// How far a subscription has got.
-    pub(super) fn offsets_of(&self, conn: &Conn, sub: &Subscription) -> PartitionOffsets {
+    fn offsets_of(&self, conn: &Conn, sub: &Subscription) -> PartitionOffsets {
         let list = self.channels.list(sub.list);
         let mirror = self.mirror(list.partition);
         match sub.mode {

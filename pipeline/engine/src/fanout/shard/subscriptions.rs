@@ -121,8 +121,8 @@ impl Shard {
         for source in [ListSource::Log, ListSource::State] {
             let Some(at) = self.sub_of(conn, name, source) else { continue };
             let Subscription { list, mode, .. } = conn.subs[at];
-            if let Some(state) = &mut conn.state {
-                state.forget(list);
+            if let Some(pending) = &mut conn.snapshots {
+                pending.forget(list);
             }
             self.remove_sub(conn, at);
             if let Mode::Behind(number) = mode

@@ -2,7 +2,7 @@
 //!
 //! A client keeps the state of two channels as `docs/protocol.md` says. Per key it must never see a
 //! value that is older than one it has seen, and at rest it must have the log's state. Of the
-//! channel that has events too it must see each event once.
+//! channel that has events too it must see each event once, in both topics of events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,8 +40,13 @@ enum StateStep {
     Remove {
         key: usize,
     },
-    /// An event that is a change of state too.
+    /// An event, in one of two topics, and the change of state that it is.
     Campaign {
+        key: usize,
+        topic: usize,
+    },
+    /// A change of the same channel's state that is no event.
+    EndCampaign {
         key: usize,
     },
     Read {
@@ -80,7 +85,9 @@ fn steps() -> impl Strategy<Value = Vec<StateStep>> {
     let step = prop_oneof![
         6 => key.clone().prop_map(|key| StateStep::Set { key }),
         2 => key.clone().prop_map(|key| StateStep::Remove { key }),
-        6 => key.prop_map(|key| StateStep::Campaign { key }),
+        6 => (key.clone(), 0..2usize)
+            .prop_map(|(key, topic)| StateStep::Campaign { key, topic }),
+        2 => key.prop_map(|key| StateStep::EndCampaign { key }),
         6 => gateway.clone().prop_map(|gateway| StateStep::Read { gateway }),
         6 => gateway.clone().prop_map(|gateway| StateStep::Fold { gateway }),
         6 => gateway.clone().prop_map(|gateway| StateStep::Pull { gateway }),
@@ -113,7 +120,10 @@ impl KnownState {
     }
 
     fn page(&mut self, frame: &Value) {
-        let mut pages = self.pages.take().unwrap_or_default();
+        let is_first = frame["first"].as_bool().unwrap();
+        let before = self.pages.take().filter(|_| !is_first);
+        assert_eq!(before.is_none(), is_first, "{frame}");
+        let mut pages = before.unwrap_or_default();
         for entry in frame["state"].as_array().unwrap() {
             let (key, n) = (entry["key"].as_str().unwrap(), entry["value"]["n"].as_u64().unwrap());
             self.see(key, n);
@@ -192,15 +202,14 @@ impl StateClient {
                 "ok" => {}
                 "gap" => panic!("{json}"),
                 _ => {
-                    if json["key"].is_string() {
-                        known.change(&json);
-                    }
                     let position = id.or(text(&json["position"]));
-                    if position.is_some() {
-                        assert_eq!(json["channel"], CAMPAIGNS);
-                        self.events.push(json["data"]["n"].as_u64().unwrap());
-                        self.position = position;
+                    assert_eq!(position.is_none(), json["key"].is_string(), "{json}");
+                    if position.is_none() {
+                        known.change(&json);
+                        continue;
                     }
+                    self.events.push(json["data"]["n"].as_u64().unwrap());
+                    self.position = position;
                 }
             }
         }
@@ -219,8 +228,8 @@ struct StateWorld {
     clients: Vec<StateClient>,
     edges: BTreeMap<String, u64>,
     campaigns: BTreeMap<String, u64>,
-    /// Events of the channel that has events.
-    events: Vec<u64>,
+    /// Events of the channel that has events, with their topics.
+    events: Vec<(usize, u64)>,
     last: u64,
 }
 
@@ -290,7 +299,12 @@ impl StateWorld {
                 self.fixture.append_state([EDGES, "a1", &target], None);
                 self.edges.remove(&target);
             }
-            StateStep::Campaign { key } => self.append_campaign(key),
+            StateStep::Campaign { key, topic } => self.append_campaign(key, topic),
+            StateStep::EndCampaign { key } => {
+                let campaign = format!("c{key}");
+                self.fixture.append_state([CAMPAIGNS, "a1", &campaign], None);
+                self.campaigns.remove(&campaign);
+            }
             StateStep::Read { gateway } => self.fixture.read(gateway),
             StateStep::Fold { gateway } => {
                 let now = self.fixture.monotonic;
@@ -317,16 +331,16 @@ impl StateWorld {
     }
 
     /// One transaction: an event, and the same as the value of its campaign.
-    fn append_campaign(&mut self, key: usize) {
+    fn append_campaign(&mut self, key: usize, topic: usize) {
         let campaign = format!("c{key}");
         let event = self.event("campaign.paused", json!({"campaign_id": campaign}));
         self.fixture.append_state([CAMPAIGNS, "a1", &campaign], Some(&event));
         let partition = self.fixture.topology.partition_of(CAMPAIGNS.as_bytes());
         let body = Body::new(Some(CAMPAIGNS.as_bytes()), Some(&event.encode()), &[]);
-        let at = self.fixture.topic_partition(1, partition);
+        let at = self.fixture.topic_partition(topic, partition);
         self.fixture.log.append(&at, self.fixture.now, body);
         self.campaigns.insert(campaign, self.last);
-        self.events.push(self.last);
+        self.events.push((topic, self.last));
     }
 
     fn cut(&mut self, client: usize, kept: usize, gateway: usize) {
@@ -368,12 +382,24 @@ impl StateWorld {
                 while self.fold(gateway).turn(now, Duration::ZERO).unwrap() {}
             }
             self.fixture.settle();
-            for client in &mut self.clients {
-                while client.connection.fill(&mut self.fixture, 1 << 20) == Filled::More {}
-                let frames = client.connection.take_frames();
-                client.take(frames);
-            }
+            self.fill_ready();
             self.reconnect_closed();
+        }
+    }
+
+    /// Fills the connections that the shards name, as a worker does.
+    fn fill_ready(&mut self) {
+        for gateway in 0..GATEWAYS {
+            let mut ready = Vec::new();
+            self.fixture.gateways[gateway].shard.take_ready(&mut ready);
+            for client in &mut self.clients {
+                let of = &client.connection;
+                if of.gateway == gateway && ready.contains(&of.conn) {
+                    while client.connection.fill(&mut self.fixture, 1 << 20) == Filled::More {}
+                    let frames = client.connection.take_frames();
+                    client.take(frames);
+                }
+            }
         }
     }
 
@@ -381,8 +407,21 @@ impl StateWorld {
         for client in &self.clients {
             assert_eq!(client.edges.values, self.edges);
             assert_eq!(client.campaigns.values, self.campaigns);
-            let from = self.events.len() - client.events.len();
-            assert_eq!(client.events, self.events[from..], "each event once, in order");
+            self.check_events(client);
+        }
+    }
+}
+
+impl StateWorld {
+    /// A client has seen each event since its start once, in the order of each topic.
+    fn check_events(&self, client: &StateClient) {
+        for topic in 0..2 {
+            let all = self.events.iter().filter(|(of, _)| *of == topic).map(|(_, n)| *n);
+            let all: Vec<u64> = all.collect();
+            let seen = client.events.iter().copied().filter(|n| all.contains(n));
+            let seen: Vec<u64> = seen.collect();
+            let from = all.len() - seen.len();
+            assert_eq!(seen, all[from..], "each event of topic {topic} once, in order");
         }
     }
 }
