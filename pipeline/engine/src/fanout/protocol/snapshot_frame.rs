@@ -142,8 +142,8 @@ mod tests {
     fn a_page_is_one_block_and_may_be_empty() {
         let block = String::from_utf8(page(Framing::Sse, None)).unwrap();
         let expected = concat!(
-            "event: snapshot\ndata: {\"op\":\"snapshot\",\"channel\":\"follows:ann\",\"reset\":false,",
-            "\"first\":true,\"last\":true,\"state\":[]}\n\n"
+            "event: snapshot\ndata: {\"op\":\"snapshot\",\"channel\":\"follows:ann\",",
+            "\"reset\":false,\"first\":true,\"last\":true,\"state\":[]}\n\n"
         );
         assert_eq!(block, expected);
     }

@@ -1,8 +1,8 @@
 //! The snapshots that a connection waits for, one of them under way at a time.
 //!
-//! Most connections have none, so it is one pointer in a connection. One at a time, because a client
-//! that reads nothing holds what it was sent: the memory of one snapshot, however many channels it
-//! subscribes to. The steps between the phases are in `snapshots.rs`.
+//! Most connections have none, so it is one pointer in a connection. One at a time, because a
+//! client that reads nothing holds what it was sent: the memory of one snapshot, however many
+//! channels it subscribes to. The steps between the phases are in `snapshots.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
