@@ -13,6 +13,7 @@ mod log;
 mod protocol;
 mod speed;
 mod state_history;
+mod state_limits;
 mod state_records;
 mod stores;
 mod topics;
