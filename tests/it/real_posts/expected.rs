@@ -67,6 +67,14 @@ impl Published {
         of.push((kind.to_owned(), text(data, "actor_id").to_owned(), entity.to_owned()));
     }
 
+    /// Has the notifications of another one.
+    pub(crate) fn take_notifications(&mut self, other: &Self) {
+        self.notifications = other.notifications.clone();
+        let counts =
+            |(user, of): (&String, &Vec<_>)| (user.clone(), (1..=of.len() as u64).collect());
+        self.unread = other.notifications.iter().map(counts).collect();
+    }
+
     /// What differs in the notifications, in words: no user has another one, and the counts that
     /// come with a user's are 1, 2, 3 and so on.
     pub(crate) fn wrong_notifications(&self, found: &Self) -> Vec<String> {

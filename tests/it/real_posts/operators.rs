@@ -1,10 +1,11 @@
 //! What operators make of the real posts: mentions, notifications, unread counts, counts of posts.
 //!
-//! The server is killed while it processes them. What it publishes is read from its topics, and by
-//! subscribers over `tidewire tail` and SSE, and compared with [`super::expected`].
+//! The server is killed while it processes them. What it publishes is read from its topics, by
+//! subscribers over `tidewire tail` and SSE, and over HTTP, and compared with [`super::expected`].
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -109,6 +110,49 @@ fn streamed(server: &Server, expected: &Published) -> Published {
     published
 }
 
+/// The channels that must have state.
+fn state_channels(expected: &Published) -> Vec<String> {
+    let names: BTreeSet<&String> = expected.state.keys().map(|(channel, _)| channel).collect();
+    names.into_iter().cloned().collect()
+}
+
+fn put_entry(published: &mut Published, channel: &str, entry: &Value) {
+    let key = (channel.to_owned(), entry["key"].as_str().unwrap().to_owned());
+    assert!(published.state.insert(key, entry["value"].clone()).is_none(), "{entry} twice");
+}
+
+/// Reads the state of all channels over HTTP.
+fn fetched_state(server: &Server, expected: &Published) -> Published {
+    let mut published = Published::default();
+    for channel in state_channels(expected) {
+        let path = format!("/v1/channels/{}", channel.replace('%', "%25"));
+        let answer = server.http().get(&path).unwrap();
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        for entry in answer.json()["state"].as_array().unwrap() {
+            put_entry(&mut published, &channel, entry);
+        }
+    }
+    published
+}
+
+/// Reads as many entries of state by `tidewire tail`.
+fn tailed_state(server: &Server, fetched: &Published) -> Published {
+    let mut published = Published::default();
+    for channels in state_channels(fetched).chunks(CHANNELS) {
+        let is_of = |(channel, _): &&(String, String)| channels.contains(channel);
+        let count = fetched.state.keys().filter(is_of).count().to_string();
+        let mut args = vec!["tail", "--snapshot", "--json", "--count", &count];
+        args.extend(channels.iter().map(String::as_str));
+        let (status, printed) = server.run_verb(&args, None);
+        assert!(status.success(), "{status}: {printed}");
+        for line in printed.lines() {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            put_entry(&mut published, entry["channel"].as_str().unwrap(), &entry);
+        }
+    }
+    published
+}
+
 fn put(published: &mut Published, event_type: &Value, event_id: &Value, data: &Value) {
     assert_eq!(event_type, "notification.created");
     published.put_notification(event_id.as_str().unwrap(), data);
@@ -138,4 +182,11 @@ fn operators_say_of_the_real_posts_what_their_rules_say_although_the_server_is_k
         server.restart();
         std::thread::sleep(Duration::from_secs(2));
     }
+    server.restart();
+    let mut fetched = fetched_state(&server, &expected);
+    let tailed = tailed_state(&server, &fetched);
+    assert_eq!(tailed.state, fetched.state);
+    // Of its notifications nothing is read here.
+    fetched.take_notifications(&expected);
+    assert_eq!(expected.differences(&fetched), [""; 0]);
 }
