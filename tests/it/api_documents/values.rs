@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
+use tidewire_engine::fanout::protocol::names::FrameName;
 use tidewire_schemas::catalogue::{Catalogue, Class, EventType, Field, FieldKind};
 use tidewire_schemas::position::{PartitionPosition, Position};
 use tidewire_tests::event_source::EventSource;
@@ -20,6 +21,9 @@ use super::validator::{Kind, Sample, check_samples};
 
 /// Every id of the events below: the id of each channel they go to.
 const ID: &str = "x1";
+
+/// The path of the state of channels, before a channel.
+const CHANNELS: &str = "/v1/channels/";
 
 /// A server sends a position to an idle connection every 30 s.
 const POSITION_LIMIT: Duration = Duration::from_secs(45);
@@ -200,6 +204,7 @@ fn every_frame_of_a_websocket_conforms_to_the_asyncapi_document() {
     while recorded.read_until(|_| true, QUIET).is_some() {}
     assert!(recorded.types.len() >= TYPES_MIN, "{:?}", recorded.types);
     provoke_errors(&mut recorded);
+    provoke_state(&server, &mut recorded);
     let position = recorded.read_until(|frame| frame["op"] == "position", POSITION_LIMIT);
     let position = position.expect("a quiet connection gets its position");
     provoke_gap(&mut recorded, position["position"].as_str().expect("a position"));
@@ -208,7 +213,7 @@ fn every_frame_of_a_websocket_conforms_to_the_asyncapi_document() {
     recorded.read_until(|frame| frame["op"] == "move", TIMEOUT).expect("a stop is announced");
     let ops: BTreeSet<&str> =
         recorded.samples.iter().filter_map(|s| s.value["op"].as_str()).collect();
-    for op in ["welcome", "ok", "error", "pong", "event", "position", "gap", "move"] {
+    for op in FrameName::ALL.map(FrameName::as_str) {
         assert!(ops.contains(op), "no {op} was seen: {ops:?}");
     }
     let samples = [recorded.samples, wrong_data()].concat();
@@ -236,6 +241,33 @@ fn provoke_errors(recorded: &mut Recorded) {
         let error = recorded.read_until(|frame| frame["op"] == "error", TIMEOUT).expect(message);
         assert_eq!(error["code"], code, "{message}: {error}");
     }
+}
+
+/// Follows one user, or no longer, in the name of another.
+fn follow(server: &Server, event_type: &str, id: &str) {
+    publish(
+        server,
+        &[json!({
+            "event_type": event_type, "event_id": id, "account_id": ID,
+            "data": { "user_id": "fay", "target_id": "gus" },
+        })],
+    );
+}
+
+/// A snapshot, a change and a deletion of state.
+fn provoke_state(server: &Server, recorded: &mut Recorded) {
+    recorded.send(&json!({"op": "subscribe", "channel": "follows:fay", "snapshot": true}));
+    recorded.read_until(|frame| frame["op"] == "snapshot", TIMEOUT).expect("a snapshot");
+    follow(server, "user.followed", "follow-1");
+    recorded.read_until(|frame| frame["key"].is_string(), TIMEOUT).expect("a change");
+    follow(server, "user.unfollowed", "follow-2");
+    recorded.read_until(|frame| frame["op"] == "deleted", TIMEOUT).expect("a deletion");
+    follow(server, "user.followed", "follow-3");
+    recorded.read_until(|frame| frame["key"].is_string(), TIMEOUT).expect("a change");
+    recorded.send(&json!({"op": "unsubscribe", "channel": "follows:fay"}));
+    recorded.send(&json!({"op": "subscribe", "channel": "follows:fay", "snapshot": true}));
+    let has_entries = |frame: &Value| !frame["state"].as_array().is_none_or(Vec::is_empty);
+    recorded.read_until(has_entries, TIMEOUT).expect("a snapshot with an entry");
 }
 
 /// A subscription from a position of other topics.
@@ -308,12 +340,37 @@ fn every_block_of_a_stream_conforms_to_the_asyncapi_document() {
         let headers = "/components/messages/stream.gap/headers";
         samples.push(sample("its block", headers, fields));
     }
+    samples.extend(state_of_a_stream(&server));
     check(&document, &samples);
+}
+
+/// The blocks of a channel's state.
+fn state_of_a_stream(server: &Server) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    follow(server, "user.followed", "follow-1");
+    let path = "/v1/sse?channels=follows:fay&snapshot=true";
+    let mut source = EventSource::open(server.addr(), path, None, None).expect("a stream");
+    let mut take = |name: &str, schema: &str| loop {
+        let message = source.next_message(TIMEOUT).expect("a stream").expect("one more block");
+        let data: Value = serde_json::from_str(&message.data).expect("JSON");
+        samples.push(sample(message.data, component(schema), data));
+        if message.event == name {
+            return;
+        }
+    };
+    take("snapshot", "SnapshotFrame");
+    follow(server, "user.unfollowed", "follow-2");
+    take("deleted", "DeletedFrame");
+    follow(server, "user.followed", "follow-3");
+    take("user.followed", "StreamEvent");
+    samples
 }
 
 /// Where a response's schema is. All responses are JSON or text.
 fn answer_schema(path: &str, method: &str, status: u16, media: &str) -> String {
-    let path = path.split('?').next().unwrap_or_default().replace('/', "~1");
+    let path = path.split('?').next().unwrap_or_default();
+    let path = if path.starts_with(CHANNELS) { "/v1/channels/{channel}" } else { path };
+    let path = path.replace('/', "~1");
     let media = media.replace('/', "~1");
     format!("/paths/{path}/{method}/responses/{status}/content/{media}/schema")
 }
@@ -359,6 +416,7 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
     samples.push(post("/v1/events", "text/plain", "{}"));
     samples.push(post("/v1/events", json, &format!("[{}]", ["{}"; 1_001].join(","))));
     samples.push(post("/v1/events", json, "[]"));
+    follow(&server, "user.followed", "follow-1");
     for path in [
         "/healthz",
         "/readyz",
@@ -369,7 +427,11 @@ fn every_answer_over_http_conforms_to_the_openapi_document() {
         "/v1/ws",
         "/v1/sse",
         "/v1/sse?channels=nothing:a",
-        "/v1/sse?channels=engagement:a",
+        "/v1/sse?channels=feed:a",
+        "/v1/channels/follows:fay",
+        "/v1/channels/posts:ann",
+        "/v1/channels/nothing:a",
+        "/v1/channels/follows:fay?from=latest",
         "/v1/sse?channels=posts:a&from=yesterday",
         "/v1/dead-letters?limit=nothing",
         "/v1/explain",

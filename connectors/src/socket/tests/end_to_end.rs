@@ -208,7 +208,7 @@ fn a_stream_that_can_not_be_opened_is_refused_with_an_http_status() {
     let mut client = RawClient::connect(end_to_end.gateway().local_addr());
     for (path, status, code) in [
         ("/v1/sse?channels=nonsense:a", 400, "invalid_channel"),
-        ("/v1/sse?channels=presence:w1", 404, "not_found"),
+        ("/v1/sse?channels=feed:w1", 404, "not_found"),
         ("/v1/sse?channels=posts:a&from=yesterday", 400, "invalid_position"),
         ("/v1/sse?channels=posts:a&last_event_id=AAAA", 400, "invalid_position"),
     ] {
