@@ -350,19 +350,24 @@ fn state_of_a_stream(server: &Server) -> Vec<Sample> {
     follow(server, "user.followed", "follow-1");
     let path = "/v1/sse?channels=follows:fay&snapshot=true";
     let mut source = EventSource::open(server.addr(), path, None, None).expect("a stream");
-    let mut take = |name: &str, schema: &str| loop {
+    let mut take = |name: &str| loop {
         let message = source.next_message(TIMEOUT).expect("a stream").expect("one more block");
+        let schema = match message.event.as_str() {
+            "snapshot" => "SnapshotFrame",
+            "deleted" => "DeletedFrame",
+            _ => "StreamEvent",
+        };
         let data: Value = serde_json::from_str(&message.data).expect("JSON");
         samples.push(sample(message.data, component(schema), data));
         if message.event == name {
             return;
         }
     };
-    take("snapshot", "SnapshotFrame");
+    take("snapshot");
     follow(server, "user.unfollowed", "follow-2");
-    take("deleted", "DeletedFrame");
+    take("deleted");
     follow(server, "user.followed", "follow-3");
-    take("user.followed", "StreamEvent");
+    take("user.followed");
     samples
 }
 
