@@ -450,13 +450,13 @@ fn a_low_limit_of_open_files_is_reported_with_the_number_needed() {
         assert!(value.is_none());
         command.env_remove(name);
     }
-    // 16 × 136 files of stores, and 23 clients with 3 connections of 3 files each.
+    // 16 × 176 files of stores, and 23 clients with 3 connections of 3 files each.
     let output = run(command, &[("TIDEWIRE_TOPICS_PARTITIONS", "16")]);
     output.check(
         2,
         &[
-            "fix:  only 2000 open files are allowed; 2383 are for the state of 16 partitions",
-            "raise the hard limit to 5455 or more: `ulimit -Hn 5455`",
+            "fix:  only 2000 open files are allowed; 3023 are for the state of 16 partitions",
+            "raise the hard limit to 6095 or more: `ulimit -Hn 6095`",
         ],
     );
 }
