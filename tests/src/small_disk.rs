@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts 256 MiB over a folder: an empty embedded log and empty stores take half of it. Only root may; the error says why not.
+    /// Mounts 256 MiB over a folder: an empty embedded log and empty stores take half of it. Only
+    /// root may; the error says why not.
     pub fn over(folder: &Path) -> Result<Self, String> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=256m", "tidewire-test"])
