@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts 256 MiB over a folder: an empty embedded log and empty stores take half of it. Only
-    /// root may; the error says why not.
+    /// Mounts 512 MiB over a folder: while a process runs, an embedded log and two stores per
+    /// partition reserve half of it. Only root may; the error says why not.
     pub fn over(folder: &Path) -> Result<Self, String> {
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=256m", "tidewire-test"])
+            .args(["-t", "tmpfs", "-o", "size=512m", "tidewire-test"])
             .arg(folder)
             .output()
             .map_err(|error| error.to_string())?;
