@@ -22,6 +22,7 @@ mod channel_hash;
 mod offsets;
 pub mod out_buffer;
 mod segment;
+mod state_record_key;
 mod topics_check;
 mod totals;
 mod unanswered;

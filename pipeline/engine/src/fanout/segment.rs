@@ -13,15 +13,13 @@ use super::channel_hash::{channel_hash, scoped_hash, state_hash};
 use super::offsets::{PartitionOffsets, STATE_TOPIC, token};
 use super::protocol::event_frame::{EventFrame, FrameContent};
 use super::protocol::framing::Framing;
+use super::state_record_key::StateRecordKey;
 use super::totals::FanoutTotals;
 use crate::record::{Body, Partition, Record};
 
 /// Added to a segment's frame bytes when it leaves the ring, so that frames encoded later are not
 /// counted in the ring's bytes.
 const EVICTED_MARK: usize = usize::MAX / 2;
-
-/// Between the channel, the account and the state key in the key of a record of state.
-const STATE_KEY_SEPARATOR: char = '\0';
 
 /// One event for one channel, or one change of a channel's state.
 #[derive(Debug)]
@@ -77,12 +75,8 @@ impl SegmentEntry {
     pub(super) fn state(record: Record, after: PartitionOffsets) -> Result<Self, DecodeError> {
         let body = record.body;
         let damaged = DecodeError::Damaged { at: 0 };
-        let key = std::str::from_utf8(body.key().ok_or(damaged)?).map_err(|_| damaged)?;
-        let (channel, rest) = key.split_once(STATE_KEY_SEPARATOR).ok_or(damaged)?;
-        let (account, _) = rest.split_once(STATE_KEY_SEPARATOR).ok_or(damaged)?;
-        if account.is_empty() {
-            return Err(damaged);
-        }
+        let key = body.key().and_then(StateRecordKey::decode).ok_or(damaged)?;
+        let StateRecordKey { channel, account, .. } = key;
         if let Some(value) = body.value() {
             EventView::decode(value)?;
         }

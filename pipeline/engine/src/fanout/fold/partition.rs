@@ -19,6 +19,7 @@ use super::request::SnapshotRequest;
 use super::snapshot::{ChannelSnapshot, PageEncoder, SnapshotEntry};
 use super::store_open::{ENTRIES, OpenedFoldStore};
 use crate::fanout::identity::Accounts;
+use crate::fanout::state_record_key::{SEPARATOR, StateRecordKey};
 use crate::fanout::totals::FanoutTotals;
 use crate::port::{KeyRange, Store, StoreBatch, StoreError, StoreWrite, Ticket};
 use crate::record::{MonotonicMillis, Offset, Record};
@@ -31,9 +32,6 @@ const HAND_OVER_BYTES: usize = 1_024 * 1_024;
 
 /// Bytes that a change takes in memory beside its key and value.
 const CHANGE_BYTES: usize = 128;
-
-/// Between the channel, the account and the state key.
-const SEPARATOR: u8 = 0;
 
 /// A partition's state.
 pub(super) struct FoldPartition {
@@ -113,7 +111,7 @@ impl FoldPartition {
 
     /// Applies the next record. `false` if it is no state: it changes nothing then.
     pub(super) fn apply(&mut self, record: &Record) -> bool {
-        let key = record.body.key().filter(|key| EntryKey::decode(key).is_some());
+        let key = record.body.key().filter(|key| StateRecordKey::decode(key).is_some());
         let value = record.body.value();
         let is_state = value.is_none_or(|value| EventView::decode(value).is_ok());
         self.progress.newest = self.progress.newest.max(record.timestamp);
@@ -243,27 +241,11 @@ impl FoldPartition {
 
 fn add_entry(encoder: &mut PageEncoder<'_>, key: &[u8], value: &[u8]) -> ControlFlow<()> {
     // Both were decoded before they were stored.
-    let (Some(key), Ok(event)) = (EntryKey::decode(key), EventView::decode(value)) else {
+    let (Some(key), Ok(event)) = (StateRecordKey::decode(key), EventView::decode(value)) else {
         return ControlFlow::Continue(());
     };
-    let EntryKey { account, state_key } = key;
+    let StateRecordKey { account, state_key, .. } = key;
     encoder.add(SnapshotEntry { account, state_key, event: &event })
-}
-
-/// What the key of a record says of an entry, beside its channel.
-struct EntryKey<'a> {
-    account: &'a str,
-    state_key: &'a str,
-}
-
-impl<'a> EntryKey<'a> {
-    /// `None` if it is no key of the state topic.
-    fn decode(key: &'a [u8]) -> Option<Self> {
-        let separator = char::from(SEPARATOR);
-        let (_channel, rest) = std::str::from_utf8(key).ok()?.split_once(separator)?;
-        let (account, state_key) = rest.split_once(separator)?;
-        (!account.is_empty()).then_some(Self { account, state_key })
-    }
 }
 
 /// What the keys of a channel's entries begin with, as far as the accounts may see them; ascending.

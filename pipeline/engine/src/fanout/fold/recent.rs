@@ -85,6 +85,5 @@ impl RecentSnapshots {
 }
 
 fn size(snapshot: &ChannelSnapshot) -> usize {
-    let pages: usize = snapshot.pages.iter().map(|page| page.bytes().len()).sum();
-    SNAPSHOT_BYTES + snapshot.channel.len() + pages
+    SNAPSHOT_BYTES + snapshot.channel.len() + snapshot.bytes()
 }

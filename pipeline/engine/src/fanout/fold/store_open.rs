@@ -43,17 +43,23 @@ impl FoldStoreLocation<'_> {
         let fresh =
             FoldProgress { topic_id: self.topic_id, next: bounds.start, newest: Millis::default() };
         let reason = match self.stores.open(self.partition, TABLES) {
-            Ok(mut store) => match store.progress() {
-                Ok(None) => return Ok(OpenedFoldStore { store, progress: fresh }),
-                Ok(Some(stored)) => match FoldProgress::decode(&stored) {
+            Ok(mut store) => {
+                let stored = match store.progress() {
+                    Ok(None) => return Ok(OpenedFoldStore { store, progress: fresh }),
+                    Ok(Some(stored)) => FoldProgress::decode(&stored),
+                    Err(_) => None,
+                };
+                let reason = match stored {
                     Some(progress) => match self.misfit(&progress, bounds, now) {
                         None => return Ok(OpenedFoldStore { store, progress }),
                         Some(reason) => reason,
                     },
                     None => "unreadable",
-                },
-                Err(_) => "unreadable",
-            },
+                };
+                // Before it is removed. What it says is of no use any more.
+                store.close().ok();
+                reason
+            }
             Err(_) => "unreadable",
         };
         telemetry::fold_rebuilt(self.partition, reason);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidewire_schemas::event::EventView;
 use tidewire_schemas::time::format_rfc3339;
 
-use super::framing::{Framing, put_header, put_json, put_json_text, put_one_line};
+use super::framing::{Framing, put_field, put_header, put_json, put_one_line};
 use super::names::FrameName;
 use crate::fanout::out_buffer::{OutBuffer, REFERENCE_MIN_BYTES, SharedFrame};
 use crate::fanout::totals::FanoutTotals;
@@ -202,12 +202,4 @@ fn put_content(
     put_json(out, event.data);
     out.push(b'}');
     put_token
-}
-
-fn put_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    put_json_text(out, value);
-    out.push(b',');
 }

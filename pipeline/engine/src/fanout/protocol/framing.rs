@@ -69,6 +69,15 @@ pub(in crate::fanout) fn put_json_text(out: &mut Vec<u8>, text: &str) {
     put_json(out, &quoted);
 }
 
+/// Appends a member of an object whose value is text, and a comma.
+pub(super) fn put_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    put_json_text(out, value);
+    out.push(b',');
+}
+
 /// Appends JSON without any line break.
 ///
 /// LF and CR stand between tokens only and become spaces. U+2028, U+2029 and U+0085 stand in

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::framing::{Framing, put_header, put_json_text};
+use super::framing::{Framing, put_field, put_header};
 use super::names::FrameName;
 use crate::fanout::out_buffer::{OutBuffer, SharedFrame};
 
@@ -77,8 +77,8 @@ impl SnapshotPage<'_> {
     fn head(self) -> Vec<u8> {
         let mut json = Vec::with_capacity(160);
         json.push(b'{');
-        put_member(&mut json, "op", FrameName::Snapshot.as_str());
-        put_member(&mut json, "channel", self.channel);
+        put_field(&mut json, "op", FrameName::Snapshot.as_str());
+        put_field(&mut json, "channel", self.channel);
         put_flag(&mut json, "reset", self.place.kind == SnapshotKind::Replacing);
         put_flag(&mut json, "first", self.place.is_first);
         put_flag(&mut json, "last", self.place.is_last);
@@ -92,14 +92,6 @@ impl SnapshotPage<'_> {
 
 /// What ends the object.
 const TAIL: &[u8] = b"]}";
-
-fn put_member(json: &mut Vec<u8>, name: &str, text: &str) {
-    json.push(b'"');
-    json.extend_from_slice(name.as_bytes());
-    json.extend_from_slice(b"\":");
-    put_json_text(json, text);
-    json.push(b',');
-}
 
 fn put_flag(json: &mut Vec<u8>, name: &str, is_set: impl Into<serde_json::Value>) {
     json.push(b'"');

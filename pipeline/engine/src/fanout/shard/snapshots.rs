@@ -21,7 +21,7 @@ use super::conn::{Conn, Mode, Subscription};
 use super::fill::WriteBudget;
 use super::pending_snapshot::{PendingSnapshot, SnapshotPhase};
 use super::state::Shard;
-use crate::fanout::fold::request::{SnapshotAnswer, SnapshotRequest};
+use crate::fanout::fold::request::SnapshotAnswer;
 use crate::fanout::fold::snapshot::ChannelSnapshot;
 use crate::fanout::messages::SnapshotReply;
 use crate::fanout::offsets::STATE_TOPIC;
@@ -162,16 +162,12 @@ impl Shard {
         let list = self.channels.list(pending.list);
         self.last_snapshot = self.last_snapshot.next();
         let (number, id, inbox) = (self.last_snapshot, conn.id, Arc::clone(&self.inbox));
-        let request = SnapshotRequest {
-            channel: list.name.clone(),
-            partition: pending.partition,
-            accounts: conn.identity.accounts.clone(),
-            answer: Box::new(move |answer| {
-                inbox.put_snapshot(SnapshotReply { conn: id, number, answer });
-            }),
-        };
+        let accounts = conn.identity.accounts.clone();
+        let answer = Box::new(move |answer| {
+            inbox.put_snapshot(SnapshotReply { conn: id, number, answer });
+        });
         let cursor = list.end();
-        if self.hub.snapshots.ask(request).is_ok() {
+        if self.hub.ask_snapshot(&list.name, accounts, answer) {
             pending.phase = SnapshotPhase::Requested(number);
             conn.subs[sub].mode = Mode::Snapshot { cursor };
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use self::fixture::{FoldFixture, StateRecord};
 use super::log::LogTransactionEnd;
-use super::stores::StoreWriter;
+use super::stores::{MemoryStores, StoreWriter};
 use crate::fanout::identity::Accounts;
 use crate::record::Millis;
 use crate::turn::EngineError;
@@ -350,6 +350,18 @@ fn a_store_that_has_missed_records_for_13_h_is_read_again_and_one_that_has_all_i
         let entries = fixture.snapshot("c:1", Accounts::All).entries;
         assert_eq!(entries.len(), 1 + missed);
     }
+}
+
+#[test]
+fn a_new_store_over_a_topic_with_records_is_none_that_was_away() {
+    let mut fixture = FoldFixture::new(StoreWriter::AtOnce);
+    fixture.put(record("c:1", "a1", "k"));
+    fixture.turns(2);
+    fixture.close();
+    fixture.stores = MemoryStores::new(StoreWriter::AtOnce);
+    fixture.reopen(fixture.wall.after(0)).unwrap();
+    assert_eq!(fixture.stores.destroyed(), 0);
+    assert_eq!(fixture.snapshot("c:1", Accounts::All).entries.len(), 1);
 }
 
 #[test]
